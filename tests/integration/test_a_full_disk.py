@@ -1,0 +1,96 @@
+"""A disk that is really full: a small one in memory, in a mount namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
+
+FILL_IT = """
+import json, os, sys
+from pathlib import Path
+from preflight.errors import NoSpace
+from preflight.system import databases, files
+from preflight.system.deadline import Deadline
+
+disk, database = Path(sys.argv[1]), Path(sys.argv[2])
+told = {}
+
+def tried(name, work):
+    try:
+        work()
+    except NoSpace as error:
+        told[name] = [error.needed_bytes, str(error.path), sorted(os.listdir(disk))]
+    else:
+        told[name] = "it fitted"
+
+def copied():
+    with open(database, "rb") as source, files.publishing(disk / "copied", needed_bytes=700_000) as target:
+        files.copy_range(source.fileno(), target.fileno(), 0, os.path.getsize(database))
+
+files.publish(disk / "kept", b"old")
+tried("replaced", lambda: files.publish(disk / "kept", bytes(700_000)))
+tried("copied", copied)
+tried("backup", lambda: databases.backup(database, disk / "copy.sqlite", Deadline(30)))
+with open(disk / "filler", "wb", buffering=0) as filler:
+    try:
+        while filler.write(bytes(4096)) == 4096:
+            pass
+    except OSError:
+        pass
+(disk / "journal").touch()
+tried("appended", lambda: files.append_line(disk / "journal", b"line\\n"))
+told["kept"] = (disk / "kept").read_text()
+told["journal"] = (disk / "journal").read_text()
+print(json.dumps(told))
+"""
+
+MOUNT = 'mount -t tmpfs -o size=300k none "$0" || exit 77; exec "$@"'
+
+
+def on_a_small_disk(disk: Path, script: str, *arguments: Path) -> dict[str, object]:
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("there is no unshare here")
+    behind = ("sh", "-c", MOUNT, disk, sys.executable, "-c", script, disk, *arguments)
+    ended = subprocess.run(
+        [unshare, "--user", "--map-root-user", "--mount", *behind],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode == 77 or "unshare" in ended.stderr:
+        pytest.skip(f"this machine lets nobody mount: {ended.stderr.strip()}")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert isinstance(told, dict)
+    return told
+
+
+def test_everything_that_does_not_fit_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    database = tmp_path / "goals_1.sqlite"
+    with sqlite3.connect(database) as db:
+        db.execute("CREATE TABLE t (x)")
+        db.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 600)
+    db.close()
+    size = database.stat().st_size
+
+    told = on_a_small_disk(disk, FILL_IT, database)
+
+    assert told["replaced"] == [700_000, str(disk / "kept"), ["kept"]]
+    assert told["copied"] == [size, str(disk / "copied"), ["kept"]]
+    assert told["backup"] == [size, str(disk / "copy.sqlite"), ["kept"]]
+    assert told["appended"] == [5, str(disk / "journal"), ["filler", "journal", "kept"]]
+    assert told["kept"] == "old"
+    assert told["journal"] == ""
