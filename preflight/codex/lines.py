@@ -1,0 +1,255 @@
+"""Lines of a rollout, read backwards or forwards in bounded memory.
+
+A rollout is a sequence of JSON objects, one a line, each `{"timestamp", ["ordinal",] "type",
+"payload"}` in this order (0.128 to 0.169). Reading backwards, almost every line is told from its
+first bytes to be of no interest; a line whose beginning does not prove that is handed out, so an
+unknown form costs time and never correctness.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from preflight.errors import DamagedFile
+from preflight.system.positional import read_at, read_into
+
+_CHUNK: Final = 1 << 20
+_HEAD: Final = 512
+_FIRST_WINDOW: Final = 64 << 10
+_LARGEST_WINDOW: Final = 16 << 20
+
+#: Codex reads no line whose arrays and objects lie deeper than this in each other: it skips it (0.128.0 to 0.169.0).
+_DEEPEST: Final = 127
+_NOT_STRUCTURE: Final = bytes(sorted(set(range(256)) - set(b'"[]{}')))
+
+Buffer = bytes | bytearray
+
+_UNINTERESTING = re.compile(
+    rb"""\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(?:
+        event_msg","payload":\{"type":"
+            (?!task_started"|turn_started"|task_complete"|turn_complete"|turn_aborted"|user_message"|thread_rolled_back")
+            [a-z_]+"
+      | response_item","payload":\{"type":"(?:
+            (?!message")[a-z_]+"
+          | message",(?:"id":"[^"\\]*",)?"role":"(?!user")[a-z]+" )
+      | (?!event_msg"|response_item"|compacted"|turn_context"|session_meta")[a-z_]+","payload":
+    )""",
+    re.VERBOSE,
+)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A line as far as every record has the same form; `payload` is its bytes, not decoded."""
+
+    type: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    ordinal: int | None = None
+    timestamp: str | None = None
+
+
+class _Kind(msgspec.Struct):
+    type: str | None = None
+
+
+_decode_record = msgspec.json.Decoder(Record).decode
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+#: Where a line lies: its start, and the place behind its newline.
+Span = tuple[int, int]
+
+
+def complete_length(descriptor: int, size: int) -> int:
+    """The length up to and with the last newline before `size`; 0 when there is none."""
+    end = size
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        block = read_at(descriptor, end - start, start)
+        cut = block.rfind(b"\n")
+        if cut >= 0:
+            return start + cut + 1
+        end = start
+    return 0
+
+
+def lines_backwards(descriptor: int, end: int, path: Path) -> Iterator[Span]:
+    """Lines that may matter to the walk, newest first, from `end` (behind a newline) down to 0.
+
+    Memory is one block of 1 MiB and the places of the lines in one window, whatever the length of
+    a line. Windows grow up to 16 MiB and are each read forwards, because kernels read ahead only
+    that way. Raises DamagedFile when the file is shorter than `end` (it shrank while being read).
+    """
+    buffer = bytearray(_CHUNK + _HEAD)
+    window = _FIRST_WINDOW
+    high = end
+    newer_start = end
+    while high > 0:
+        low = max(0, high - window)
+        found, first_start = _window(descriptor, low, high, newer_start, buffer, path)
+        yield from reversed(found)
+        if first_start is not None:
+            newer_start = first_start
+        high = low
+        window = min(window * 4, _LARGEST_WINDOW)
+
+
+def _window(
+    descriptor: int, low: int, high: int, newer_start: int, buffer: bytearray, path: Path
+) -> tuple[list[Span], int | None]:
+    """Interesting lines that start in [low, high), and where the first line of any kind starts there."""
+    skip = _UNINTERESTING.match
+    found: list[Span] = []
+    first_start: int | None = None
+    open_start: int | None = None  # an interesting line whose end has not been seen yet
+    position = low
+    if low == 0:
+        first_start = 0
+        head = read_at(descriptor, _HEAD, 0)
+        open_start = None if skip(head) else 0
+    else:
+        position = low - 1  # a newline right before the window makes a line start at `low`
+    view = memoryview(buffer)
+    while position < high - 1:
+        want = min(_CHUNK, high - 1 - position)
+        got = read_into(descriptor, view[: want + _HEAD], position)
+        if got < want:
+            raise DamagedFile("the rollout became shorter while it was read", path=path)
+        at = buffer.find(b"\n", 0, want)
+        while at >= 0:
+            start = position + at + 1
+            if open_start is not None:
+                found.append((open_start, start))
+                open_start = None
+            if first_start is None:
+                first_start = start
+            if skip(buffer, at + 1, got) is None:
+                open_start = start
+            at = buffer.find(b"\n", at + 1, want)
+        position += want
+    if open_start is not None:
+        found.append((open_start, newer_start))
+    return found, first_start
+
+
+def read_line(descriptor: int, span: Span, path: Path) -> bytearray:
+    """The bytes of one line, newline included; raises DamagedFile when the file is shorter by now."""
+    start, end = span
+    data = read_at(descriptor, end - start, start)
+    if len(data) < end - start:
+        raise DamagedFile("the rollout became shorter while it was read", path=path)
+    return data
+
+
+def lines_forwards(descriptor: int, start: int, end: int, path: Path) -> Iterator[tuple[int, Buffer]]:
+    """Each whole line in [start, end) with its offset; an unfinished last line is handed out as it is.
+
+    Memory is one block of 1 MiB or the longest line. Raises DamagedFile when the file ends early.
+    """
+    pending = bytearray()
+    pending_start = start
+    position = start
+    while position < end:
+        block = bytes(read_at(descriptor, min(_CHUNK, end - position), position))
+        if not block:
+            raise DamagedFile("the rollout became shorter while it was read", path=path)
+        position += len(block)
+        cut = 0
+        while True:
+            newline = block.find(b"\n", cut)
+            if newline < 0:
+                break
+            if pending:
+                pending += block[cut : newline + 1]
+                yield pending_start, pending
+                pending_start += len(pending)
+                pending = bytearray()
+            else:
+                yield pending_start, block[cut : newline + 1]
+                pending_start += newline + 1 - cut
+            cut = newline + 1
+        pending += block[cut:]
+    if pending:
+        yield pending_start, pending
+
+
+def parse(line: Buffer) -> Record | None:
+    """The record of a line, or None when Codex would not read it as one (blank, torn, not JSON, bad UTF-8).
+
+    Nothing but the envelope is decoded: a line of 50 MB costs its own length. How deep it is nested is
+    looked at in `compacted` records only, one of which decides where a history begins: whether another
+    line that is too deep is read or skipped changes nothing for us.
+    """
+    try:
+        record = _decode_record(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not is_utf8(line) or (record.type == "compacted" and _is_too_deep(line)):
+        return None
+    return record
+
+
+def payload_type(record: Record) -> str | None:
+    """`payload.type`, for `event_msg` and `response_item`; None when there is none."""
+    try:
+        return _decode_kind(record.payload).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def is_damaged(line: Buffer) -> bool:
+    """Whether a line is neither blank nor an object that Codex can read, of a form that we know or not.
+
+    Codex is as strict as we are: no NaN, no lone surrogates, nothing nested too deep (0.128.0 to 0.169.0).
+    """
+    if not line.strip() or parse(line) is not None:
+        return False
+    try:
+        _decode_object(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return not is_utf8(line) or _is_too_deep(line)
+
+
+def _is_too_deep(line: Buffer) -> bool:
+    """Whether valid JSON is nested deeper than Codex reads. Holds 1 MiB, however long the line is.
+
+    Not left to a parser's own limit: that of msgspec is the interpreter's, and another one in each version of it.
+    """
+    depth = start = 0
+    inside = False  # a string
+    while start < len(line):
+        block = bytes(line[start : start + _CHUNK])
+        if (len(block) - len(block.rstrip(b"\\"))) % 2:  # an escape must not be cut in two
+            block += bytes(line[start + len(block) : start + len(block) + 1])
+        start += len(block)
+        bare = block.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
+        parts = bare.split(b'"')
+        for part in parts[inside::2]:
+            for sign in part:
+                depth += 1 if sign in b"[{" else -1
+                if depth > _DEEPEST:
+                    return True
+        inside ^= len(parts) % 2 == 0
+    return False
+
+
+def is_utf8(line: Buffer) -> bool:
+    """Whether the bytes are UTF-8, decoded in blocks."""
+    if line.isascii():
+        return True
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    view = memoryview(line)
+    try:
+        for start in range(0, len(view), _CHUNK):
+            decoder.decode(bytes(view[start : start + _CHUNK]))
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
