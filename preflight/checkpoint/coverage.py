@@ -1,0 +1,70 @@
+"""Which checkpoint a thread has, and whether it still speaks of the file that is there now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from preflight.checkpoint.manifest import Manifest, ThreadRecord
+from preflight.checkpoint.store import Store
+from preflight.checkpoint.verify import Outcome
+from preflight.errors import DamagedFile
+from preflight.model import CheckpointState, Thread
+
+#: How many checkpoints are looked through, newest first, for threads that the newest one does not hold.
+_LOOK_BACK = 8
+
+
+def checkpoint_lookup(store: Store | None) -> Callable[[Thread], CheckpointState | None]:
+    """A function that gives a thread's newest checkpoint; manifests are read once, and only when asked for.
+
+    A manifest that cannot be read is passed over: its threads have no checkpoint, which is the safe answer.
+    """
+    manifests: list[Manifest] = []
+    remaining = list(reversed(store.checkpoints()))[:_LOOK_BACK] if store is not None else []
+
+    def lookup(thread: Thread) -> CheckpointState | None:
+        for manifest in manifests:
+            record = manifest.thread(thread.thread_id)
+            if record is not None:
+                return _state(manifest, record, thread)
+        while remaining and store is not None:
+            try:
+                manifest = store.manifest(remaining.pop(0))
+            except DamagedFile:
+                continue
+            manifests.append(manifest)
+            record = manifest.thread(thread.thread_id)
+            if record is not None:
+                return _state(manifest, record, thread)
+        return None
+
+    return lookup
+
+
+def _state(manifest: Manifest, record: ThreadRecord, thread: Thread) -> CheckpointState:
+    return CheckpointState(
+        checkpoint_id=manifest.checkpoint_id, fresh=is_fresh(record, thread), verified=is_verified(record)
+    )
+
+
+def is_fresh(record: ThreadRecord, thread: Thread) -> bool:
+    """Same files of the same lengths, and the same goal: nothing has been added since."""
+    if len(record.sources) != len(thread.lineage):
+        return False
+    for source, segment in zip(record.sources, thread.lineage, strict=True):
+        now = segment.file.identity
+        grown = segment.end_offset is None and now.size_bytes != source.identity.size_bytes
+        if grown or not now.same_file(source.identity):
+            return False
+    then = record.goal.goal_id if record.goal is not None else None
+    return then == (thread.goal.goal_id if thread.goal is not None else None)
+
+
+def is_verified(record: ThreadRecord) -> bool:
+    """Read back with the right digest, and no level failed."""
+    outcomes = {level: _outcome(value) for level, value in record.verification.items()}
+    return outcomes.get("digests") == Outcome.PASSED and Outcome.FAILED not in outcomes.values()
+
+
+def _outcome(value: object) -> str | None:
+    return str(value.get("outcome")) if isinstance(value, dict) else None

@@ -1,0 +1,208 @@
+"""Making a checkpoint: capture, verify on every level, publish the manifest last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from preflight import __version__
+from preflight.checkpoint import manifest as manifests
+from preflight.checkpoint.capture import Capture, CapturedThread, capture
+from preflight.checkpoint.manifest import HomeRecord, InventoryItem, Manifest, RuntimeRecord, ThreadRecord
+from preflight.checkpoint.store import Store
+from preflight.checkpoint.trial import Trial, TrialOutcome, trial_resume
+from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, verify_database, verify_thread
+from preflight.codex.home import durable_databases
+from preflight.codex.runtime import CodexBinary
+from preflight.model import CheckpointRef, Finding, Goal, Home, RolloutFile, Runtime, Severity, Thread
+from preflight.system.deadline import Deadline
+
+#: A trial is not begun with less time than this left: it would be cut off and prove nothing.
+_TRIAL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What goes into a checkpoint, and how it is made; `binary` None means that no trial is possible."""
+
+    home: Home
+    threads: Sequence[Thread]
+    goals: Sequence[Goal]
+    inventory: Collection[RolloutFile]
+    runtimes: Sequence[Runtime]
+    binary: CodexBinary | None
+    made_by: str
+    reason: str | None
+    target_version: str | None
+    keep_free_bytes: int
+    deadline: Deadline
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A published checkpoint, what was found on the way, and what every level said of every thread."""
+
+    reference: CheckpointRef
+    findings: tuple[Finding, ...]
+    not_checked: tuple[str, ...]
+    verification: tuple[dict[str, object], ...]
+
+
+def make_checkpoint(store: Store, how: Making) -> Made:
+    """Write, verify and publish one checkpoint; needs the run lock of the store.
+
+    Threads that cannot be copied or do not verify become findings, the others are in the checkpoint.
+    Raises NoSpace, DatabaseBusy, DamagedFile (a database), TimeLimitReached; then there is no
+    checkpoint, and the folder that was begun is removed by the next run.
+    """
+    checkpoint_id, folder = store.new_checkpoint_folder()
+    how.progress(f"writing checkpoint {checkpoint_id}")
+    captured = capture(
+        how.home,
+        how.threads,
+        folder,
+        database_files=durable_databases(how.home),
+        keep_free_bytes=how.keep_free_bytes,
+        deadline=how.deadline,
+        progress=how.progress,
+    )
+    findings = list(captured.failures)
+    findings += _databases(folder, captured)
+    not_checked: list[str] = []
+    if how.binary is None and captured.threads:
+        not_checked.append("trial resume: no Codex binary was found; name one with --runtime")
+    records = []
+    for thread in captured.threads:
+        how.deadline.check("verifying the checkpoint")
+        results = _verify(thread, folder, store, how, not_checked)
+        findings += remarks(thread.record, results)
+        records.append(replace(thread.record, verification={r.level.value: r.as_json() for r in results}))
+    manifest = Manifest(
+        checkpoint_id=checkpoint_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        home=HomeRecord(path=how.home.path, sqlite_home=how.home.sqlite_home, home_id=how.home.home_id),
+        target_version=how.target_version,
+        runtimes=tuple(RuntimeRecord(pid=r.pid, version=r.version, role=r.role) for r in how.runtimes),
+        files=captured.files,
+        databases=captured.databases,
+        threads=tuple(records),
+        goals=tuple(how.goals),
+        inventory=tuple(_item(file, how.home.path) for file in how.inventory),
+        version=__version__,
+        made_by=how.made_by,
+        reason=how.reason,
+    )
+    reference = manifests.publish(folder, manifest)
+    return Made(
+        reference,
+        tuple(findings),
+        tuple(not_checked),
+        tuple({"thread_id": r.thread_id, "file": r.file, **r.verification} for r in records),
+    )
+
+
+def _databases(folder: Path, captured: Capture) -> list[Finding]:
+    return [
+        Finding(
+            finding_id="checkpoint-unverified",
+            severity=Severity.BLOCK,
+            cause=f"the copy of a database did not verify: {result.detail}",
+            remedy="preflight run",
+            path=folder / record.path,
+        )
+        for record in captured.files
+        if record.role == "database" and (result := verify_database(folder, record)).outcome is Outcome.FAILED
+    ]
+
+
+def _verify(
+    thread: CapturedThread, folder: Path, store: Store, how: Making, not_checked: list[str]
+) -> tuple[LevelResult, ...]:
+    how.progress(f"verifying thread {thread.record.thread_id}")
+    results = verify_thread(folder, thread.record, thread.file)
+    if any(result.outcome is Outcome.FAILED for result in results):
+        trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "an earlier level failed")
+    elif how.binary is None:
+        trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "no Codex binary was found")
+    else:
+        trial = trial_level(how.binary, store.folder, folder, thread.record, results, how.deadline)
+        not_checked += trial_gaps(thread.record.thread_id, trial)
+    return (*results, trial)
+
+
+def trial_gaps(thread_id: str, trial: LevelResult) -> list[str]:
+    """Sentences for the report on what the trial of a thread could not show."""
+    gaps = [f"thread {thread_id}: {gap}" for gap in _strings((trial.facts or {}).get("not_checked"))]
+    if trial.outcome is Outcome.NOT_CHECKED:
+        gaps.append(f"trial resume of thread {thread_id}: {trial.detail}")
+    return gaps
+
+
+def _strings(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else []
+
+
+def trial_level(
+    binary: CodexBinary,
+    scratch: Path,
+    folder: Path,
+    record: ThreadRecord,
+    results: Sequence[LevelResult],
+    deadline: Deadline,
+) -> LevelResult:
+    """The fourth level: the Codex binary itself resumes the resume rollout in a scratch home."""
+    if record.file.endswith(".zst"):
+        return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "the rollout is compressed")
+    if deadline.remaining() < _TRIAL_SECONDS:
+        return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "there was no time left for it")
+    structure = next((r.facts for r in results if r.level is Level.STRUCTURE and r.facts), {}) or {}
+    turns = structure.get("turns_shown")
+    goal = record.goal
+    database = next(iter(sorted((folder / "databases").glob("goals_*.sqlite"))), None)
+    trial = trial_resume(
+        binary,
+        folder / record.file,
+        record.thread_id,
+        scratch=scratch,
+        deadline=deadline,
+        goal=goal,
+        goals_database=database if goal is not None else None,
+        expected_turns=turns if isinstance(turns, int) else None,
+    )
+    return LevelResult(Level.TRIAL, _OUTCOMES[trial.outcome], trial.reason or "", _facts(trial))
+
+
+_OUTCOMES = {
+    TrialOutcome.PASSED: Outcome.PASSED,
+    TrialOutcome.FAILED: Outcome.FAILED,
+    TrialOutcome.NOT_POSSIBLE: Outcome.NOT_CHECKED,
+}
+
+
+def _facts(trial: Trial) -> dict[str, object]:
+    return {
+        "runtime_version": trial.runtime_version,
+        "isolated": trial.isolated,
+        "turns": trial.turns,
+        "goal_status": trial.goal_status,
+        "objective_matches": trial.objective_matches,
+        "seconds": trial.seconds,
+        "peak_memory_bytes": trial.peak_memory_bytes,
+        "not_checked": list(trial.not_checked),
+    }
+
+
+def _item(file: RolloutFile, home: Path) -> InventoryItem:
+    try:
+        place = file.path.relative_to(home)
+    except ValueError:
+        place = file.path
+    return InventoryItem(
+        thread_id=file.thread_id,
+        path=PurePosixPath(place.as_posix()),
+        size_bytes=file.size_bytes,
+        archived=file.archived,
+    )

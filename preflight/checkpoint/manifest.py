@@ -1,0 +1,245 @@
+"""A checkpoint exists when its manifest does: the list of its files, published last and never changed.
+
+Written strictly: what would not read back as the same value is not written. Read leniently: unknown
+keys are passed over; what must be there and is not makes a DamagedFile, a newer schema Unsupported.
+Paths inside the checkpoint are relative, with `/`, and cannot lead out of it. The JSON has the shape
+of the values below, field by field; `jsonline` says how a path is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from preflight.checkpoint import jsonline
+from preflight.errors import DamagedFile, PreflightError, Unsupported, Unverified
+from preflight.model import Boundary, CheckpointRef, FileIdentity, Goal, History, HistoryMode, Role, ThreadRow
+from preflight.system import files
+
+__all__ = [
+    "MANIFEST_NAME",
+    "DatabaseRecord",
+    "FileRecord",
+    "HomeRecord",
+    "InventoryItem",
+    "Manifest",
+    "RuntimeRecord",
+    "SourceRecord",
+    "ThreadRecord",
+    "from_json",
+    "load",
+    "publish",
+    "to_json",
+]
+
+MANIFEST_NAME = "manifest.json"
+
+_SCHEMA = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """One file of the checkpoint; `role` is `database` or `resume-rollout`."""
+
+    path: str
+    length: int
+    sha256: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseRecord:
+    """A database copy: its name in the home, its file in the checkpoint, the file that it is a copy of."""
+
+    name: str
+    path: str
+    source: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeRecord:
+    path: Path
+    sqlite_home: Path
+    home_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRecord:
+    """A runtime that ran when the checkpoint was made."""
+
+    pid: int
+    version: str | None
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecord:
+    """A rollout of the thread's lineage as it was: its first `used_bytes` count.
+
+    `tail_sha256` is the digest of the last 64 KiB before that point (of all, if there are fewer).
+    """
+
+    path: Path
+    file_id: str
+    identity: FileIdentity
+    used_bytes: int
+    tail_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadRecord:
+    """A thread in the checkpoint; `file` is its resume rollout, `whole` says that nothing was left out of it.
+
+    `history` is the original's, by digests; None when there was no boundary to reckon it from.
+    `verification` holds JSON values by level: `digests`, `structure`, `history`, `trial`.
+    """
+
+    thread_id: str
+    file: str
+    whole: bool
+    boundary: Boundary | None
+    sources: tuple[SourceRecord, ...]
+    size_bytes: int
+    history_mode: HistoryMode
+    cli_version: str | None
+    archived: bool
+    goal: Goal | None
+    row: ThreadRow | None
+    history: History | None = None
+    verification: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryItem:
+    """A rollout that the home had, copied or not; `path` is relative to the home, with `/`."""
+
+    thread_id: str
+    path: PurePosixPath
+    size_bytes: int
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything a checkpoint says of itself; `created_at` is RFC 3339 UTC, `goals` are all goal rows of the home.
+
+    `version` is that of the preflight that wrote it.
+    """
+
+    checkpoint_id: str
+    created_at: str
+    home: HomeRecord
+    target_version: str | None
+    runtimes: tuple[RuntimeRecord, ...]
+    files: tuple[FileRecord, ...]
+    databases: tuple[DatabaseRecord, ...]
+    threads: tuple[ThreadRecord, ...]
+    goals: tuple[Goal, ...]
+    inventory: tuple[InventoryItem, ...]
+    version: str
+    made_by: str = "run"
+    reason: str | None = None
+    order: str = "databases-then-rollouts"
+    tool: str = "codex-preflight"
+    schema: int = _SCHEMA
+
+    def thread(self, thread_id: str) -> ThreadRecord | None:
+        return next((thread for thread in self.threads if thread.thread_id == thread_id), None)
+
+
+class _Header(msgspec.Struct):
+    """All that is asked of a manifest before it is known that its schema is ours."""
+
+    schema: int
+
+
+def publish(folder: Path, manifest: Manifest) -> CheckpointRef:
+    """Make `folder` a checkpoint: after this, and not before, `Store.checkpoints` lists it.
+
+    Unverified, and no manifest, when a file that it names is missing or of another length, or when
+    the manifest would not read back as it is.
+    """
+    if manifest.checkpoint_id != folder.name:
+        raise Unverified("the manifest is of another checkpoint", path=folder)
+    for record in manifest.files:
+        file = folder / record.path
+        try:
+            found = files.identity(file).size_bytes
+        except OSError as error:
+            raise Unverified(f"a file of the checkpoint is missing: {error.strerror}", path=file) from error
+        if found != record.length:
+            raise Unverified(f"{record.length} bytes were written, the file has {found}", path=file)
+    data = to_json(manifest)
+    path = folder / MANIFEST_NAME
+    files.publish(path, data, replace=False)
+    files.drop_write_permission(path)
+    files.sync_folder(folder.parent)
+    return CheckpointRef(
+        checkpoint_id=manifest.checkpoint_id, path=folder, manifest_sha256=hashlib.sha256(data).hexdigest()
+    )
+
+
+def load(path: Path) -> Manifest:
+    """Read a manifest file; DamagedFile when it cannot be read, or is not one of the folder that it lies in."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedFile(f"the manifest cannot be read: {error.strerror}", path=path) from error
+    manifest = from_json(data, path)
+    if manifest.checkpoint_id != path.parent.name:
+        raise DamagedFile("the manifest is of another checkpoint", path=path)
+    return manifest
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """One line of JSON; Unverified when it would not read back as the same manifest."""
+    data = jsonline.encode(manifest)
+    try:
+        same = from_json(data) == manifest
+    except PreflightError as error:
+        raise Unverified(f"the manifest would not read back: {error}") from error
+    if not same:
+        raise Unverified("the manifest would not read back as it is")
+    return data
+
+
+def from_json(data: bytes, path: Path | None = None) -> Manifest:
+    """Read a manifest from its bytes; `path` is only named in errors."""
+    if jsonline.decode(data, _Header, path).schema > _SCHEMA:
+        raise Unsupported("the checkpoint was written by a newer preflight", path=path, hint="upgrade codex-preflight")
+    manifest = jsonline.decode(data, Manifest, path)
+    try:
+        _require_consistent(manifest)
+    except ValueError as error:
+        raise DamagedFile(f"the manifest is damaged: {error}", path=path) from error
+    return manifest
+
+
+def _require_consistent(manifest: Manifest) -> None:
+    """The files are named once, inside the checkpoint, and everything that is referred to is among them."""
+    named: set[str] = set()
+    for record in manifest.files:
+        path = PurePosixPath(record.path)
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or "\\" in record.path
+            or record.path != str(path)
+            or not path.parts
+        ):
+            raise ValueError(f"a path leads out of the checkpoint: {record.path}")
+        if record.path in named:
+            raise ValueError(f"a file is named twice: {record.path}")
+        if record.length < 0 or not _SHA256.fullmatch(record.sha256):
+            raise ValueError(f"length or digest of {record.path}")
+        named.add(record.path)
+    referred = [thread.file for thread in manifest.threads] + [one.path for one in manifest.databases]
+    for name in referred:
+        if name not in named:
+            raise ValueError(f"a file is not listed: {name}")

@@ -1,0 +1,190 @@
+"""The folder of one home in the store: what lies where, which checkpoints there are, and who may touch it.
+
+    <root>/<home id>/  README  run.lock  run.json  journal.jsonl  checkpoints/<id>/manifest.json  reports/
+
+Private: folders 0700, files 0600; a store that somebody else owns or can write to is refused. A
+checkpoint's folder without a manifest is one that was never finished: it is not listed. Ids sort by
+time: `<UTC stamp>-<6 hex>`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from preflight.checkpoint import manifest
+from preflight.checkpoint.manifest import Manifest
+from preflight.errors import ConfigProblem, StoreRefused, UsageProblem
+from preflight.model import Home
+from preflight.system import files
+
+__all__ = ["Store", "default_root", "keep_report", "store_root"]
+
+_ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{6}")
+_STAMP = "%Y%m%dT%H%M%SZ"
+_REPORTS = 100
+
+_README = b"""\
+This folder belongs to codex-preflight. It holds checkpoints of the threads of one Codex home, made
+before the Codex runtime was replaced. It is safe to read; nothing here is needed by Codex itself.
+
+  checkpoints/<UTC time>-<number>/
+      manifest.json                  lists every file with its length and SHA-256; without it the folder is
+                                     an unfinished checkpoint and of no use
+      threads/<thread id>/*.jsonl    resume rollouts: what Codex needs to go on with the thread
+      databases/*.sqlite             copies of Codex's databases
+  journal.jsonl                      goals that were paused and put back
+  reports/                           what was reported, and when
+  run.lock, run.json                 the lock, and who holds it
+
+To take a thread out by hand: close Codex, keep the rollout that is there under another name that does
+not begin with "rollout-", then copy the resume rollout to its place:
+
+  cp checkpoints/<time>-<number>/threads/<thread id>/rollout-*.jsonl  <Codex home>/sessions/<year>/<month>/<day>/
+
+The year, month and day are in the file's name. A file whose name ends in .zst is unpacked with `zstd -d`.
+"""
+
+
+def default_root(env: Mapping[str, str]) -> Path:
+    """Where the store is unless told otherwise: `PREFLIGHT_STORE`, else the user's state folder."""
+    if named := env.get("PREFLIGHT_STORE"):
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError as error:
+            raise ConfigProblem(f"PREFLIGHT_STORE cannot be used: {error}", hint="name a folder in full") from error
+    from platformdirs import user_state_path
+
+    return user_state_path("codex-preflight", appauthor=False)
+
+
+def store_root(named: Path | None, env: Mapping[str, str]) -> Path:
+    """The folder of all homes' stores: the one that was named, else the default one."""
+    return named if named is not None else default_root(env)
+
+
+def keep_report(folder: Path, data: bytes) -> None:
+    """Keep a report as `<stamp>.json`, and of all reports there the newest 100.
+
+    Raises what `files.publish` raises; then there is no such report.
+    """
+    stamp = datetime.now(UTC).strftime(_STAMP)
+    files.publish(folder / f"{stamp}-{secrets.token_hex(3)}.json", data)
+    for old in sorted(folder.glob("*.json"))[:-_REPORTS]:
+        with suppress(OSError):
+            old.unlink()
+
+
+class Store:
+    """One home's part of the store. Building the value touches nothing; `open` and `existing` are the ways in."""
+
+    def __init__(self, root: Path, home_id: str) -> None:
+        self.root = root
+        self.home_id = home_id
+        self.folder = root / home_id
+        self.lock = self.folder / "run.lock"
+        self.journal = self.folder / "journal.jsonl"
+        self.reports = self.folder / "reports"
+        self._checkpoints = self.folder / "checkpoints"
+
+    @classmethod
+    def open(cls, root: Path, home: Home) -> Store:
+        """Make what is missing and return the store; StoreRefused when it is not ours alone, Unverified when it
+        cannot be made.
+        """
+        store = cls(root, home.home_id)
+        for folder in (root, store.folder, store._checkpoints, store.reports):
+            files.private_folder(folder)
+            files.require_private(folder)
+        readme = store.folder / "README"
+        if not readme.exists() or readme.read_bytes() != _README:
+            files.publish(readme, _README)
+        return store
+
+    @classmethod
+    def existing(cls, root: Path, home: Home) -> Store | None:
+        """Return the store for reading, None when this home has none; makes nothing, refuses like `open`."""
+        store = cls(root, home.home_id)
+        try:
+            folders = [folder for folder in (root, store.folder, store._checkpoints) if folder.exists()]
+        except OSError as error:
+            raise StoreRefused(f"the store cannot be looked at: {error.strerror}", path=root) from error
+        for folder in folders:
+            files.require_private(folder)
+        return store if store.folder in folders else None
+
+    def checkpoints(self) -> list[str]:
+        """The ids of the finished checkpoints, oldest first."""
+        return [name for name in self._folders() if (self._checkpoints / name / manifest.MANIFEST_NAME).exists()]
+
+    def unfinished(self) -> list[Path]:
+        """The folders of checkpoints that a killed run left without a manifest."""
+        folders = [self._checkpoints / name for name in self._folders()]
+        return [folder for folder in folders if not (folder / manifest.MANIFEST_NAME).exists()]
+
+    def remove_unfinished(self) -> None:
+        """Remove those folders, and the files that had not yet got their name.
+
+        Only under the run lock: then nobody is at work on any of it. What cannot be removed stays: it
+        takes room and does no other harm.
+        """
+        for folder in self.unfinished():
+            shutil.rmtree(folder, ignore_errors=True)
+        for place in (self.folder, self.reports):
+            for file in place.glob(f".*{files.TEMPORARY_SUFFIX}"):
+                with suppress(OSError):
+                    file.unlink()
+
+    def checkpoint_folder(self, checkpoint_id: str) -> Path:
+        """The folder of a checkpoint; UsageProblem when that is not an id. It need not exist."""
+        if not _ID.fullmatch(checkpoint_id):
+            raise UsageProblem(f"not a checkpoint's id: {checkpoint_id}", hint="preflight list")
+        return self._checkpoints / checkpoint_id
+
+    def manifest(self, checkpoint_id: str) -> Manifest:
+        """A checkpoint's manifest; UsageProblem when there is no such checkpoint, DamagedFile when it is broken."""
+        path = self.checkpoint_folder(checkpoint_id) / manifest.MANIFEST_NAME
+        if not path.exists():
+            raise UsageProblem(f"there is no checkpoint {checkpoint_id}", path=path.parent, hint="preflight list")
+        return manifest.load(path)
+
+    def latest(self) -> Manifest | None:
+        """The newest checkpoint's manifest; None when there is no checkpoint, DamagedFile when it is broken."""
+        ids = self.checkpoints()
+        return self.manifest(ids[-1]) if ids else None
+
+    def last_run(self) -> Manifest | None:
+        """The manifest of the newest checkpoint that a `run` made: what `finish` compares with; None without one."""
+        for checkpoint_id in reversed(self.checkpoints()):
+            found = self.manifest(checkpoint_id)
+            if found.made_by == "run":
+                return found
+        return None
+
+    def new_checkpoint_folder(self) -> tuple[str, Path]:
+        """Make the empty folder of a new checkpoint, which sorts behind all others; needs the run lock.
+
+        The stamp is now, or one second after the newest one's: two in one second, or a clock that was
+        set back, must not hide the newer one.
+        """
+        moment = datetime.now(UTC)
+        if names := self._folders():
+            newest = datetime.strptime(names[-1].partition("-")[0], _STAMP).replace(tzinfo=UTC)
+            moment = max(moment, newest + timedelta(seconds=1))
+        checkpoint_id = f"{moment.strftime(_STAMP)}-{secrets.token_hex(3)}"
+        folder = self._checkpoints / checkpoint_id
+        files.private_folder(folder)
+        return checkpoint_id, folder
+
+    def _folders(self) -> list[str]:
+        try:
+            return sorted(entry.name for entry in self._checkpoints.iterdir() if _ID.fullmatch(entry.name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreRefused(f"the store cannot be read: {error.strerror}", path=self._checkpoints) from error
