@@ -1,0 +1,239 @@
+"""After the update: prove that everything is there, write dropped goals anew, put paused goals back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from preflight import policy
+from preflight.checkpoint.journal import Journal, PauseEntry
+from preflight.checkpoint.manifest import Manifest
+from preflight.checkpoint.store import Store, store_root
+from preflight.codex import goals as codex_goals
+from preflight.codex.goals import Outcome
+from preflight.codex.home import find_homes
+from preflight.codex.runtime import RuntimeVersion, drops_goals
+from preflight.codex.threads import find_threads, rollout_files
+from preflight.comparison import compare, dropped_goals, goal_dropped
+from preflight.model import Answer, Finding, Goal, GoalTable, Home, Result, Severity
+from preflight.pause import PutBack, PuttingBack, put_back
+from preflight.request import Request
+from preflight.system.deadline import Deadline
+from preflight.system.locks import RunLock
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """What `finish` did for one home."""
+
+    home: Home
+    store: Store | None
+    checkpoint_id: str | None
+    put_back: tuple[PutBack, ...]
+    written_anew: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "home": self.home.path,
+            "checkpoint": self.checkpoint_id,
+            "goals": [_as_json(one) for one in self.put_back],
+            "goals_written_anew": list(self.written_anew),
+        }
+
+
+def finish(request: Request) -> Result:
+    """Compare each home with the checkpoint of its last run, and put its goals back.
+
+    A goal that the update dropped is written anew, with the status it had before we paused it; what
+    a person changed meanwhile stays as it is. With `dry_run` nothing is changed, and the goals that
+    would be touched are listed. Raises Locked, StoreRefused, UnknownSchema, DatabaseBusy,
+    TimeLimitReached; goals that were put back by then are recorded.
+    """
+    deadline = Deadline(request.timeout)
+    homes, not_checked = find_homes(request.homes, request.env, request.user_home)
+    finished = [_finish(home, request, deadline) for home in homes]
+    decision = policy.verdict_on([finding for one in finished for finding in one.findings])
+    return Result(
+        command="finish",
+        verdict=decision.verdict,
+        exit_code=decision.exit_code,
+        data={"finished": [one.as_json() for one in finished], "dry_run": request.dry_run},
+        findings=decision.findings,
+        not_checked=tuple(not_checked),
+        keep_in=() if request.dry_run else tuple(one.store.reports for one in finished if one.store is not None),
+    )
+
+
+def resume_goals(request: Request) -> Result:
+    """Put back the goals that a run paused, for an update that was called off or a run that was killed.
+
+    Raises what `finish` raises.
+    """
+    deadline = Deadline(request.timeout)
+    homes, not_checked = find_homes(request.homes, request.env, request.user_home)
+    told: list[dict[str, object]] = []
+    findings: list[Finding] = []
+    for home in homes:
+        store = Store.existing(store_root(request.store, request.env), home)
+        if store is None:
+            continue
+        with ExitStack() as stack:
+            journal = _locked_journal(store, request, deadline, stack, "resume-goals")
+            if request.dry_run:
+                told += [_would(entry) for entry in journal.pending()]
+                continue
+            known = {goal.thread_id: goal for goal in manifest.goals} if (manifest := store.last_run()) else {}
+            done = put_back(home, journal, PuttingBack(deadline=deadline, known=known))
+            told += [_as_json(one) for one in done]
+            findings += _not_put_back(done)
+    decision = policy.verdict_on(findings)
+    return Result(
+        command="resume-goals",
+        exit_code=0 if decision.exit_code in (0, 3) else 1,
+        data={"goals": told, "dry_run": request.dry_run},
+        findings=decision.findings,
+        not_checked=tuple(not_checked),
+    )
+
+
+def _finish(home: Home, request: Request, deadline: Deadline) -> _Finished:
+    store = Store.existing(store_root(request.store, request.env), home)
+    manifest = store.last_run() if store is not None else None
+    if store is None or manifest is None:
+        return _Finished(home, None, None, (), (), (_no_run(home),))
+    with ExitStack() as stack:
+        journal = _locked_journal(store, request, deadline, stack, "finish")
+        found = find_threads(home, deadline)
+        hold = _about_to_drop(home, manifest, found.goals)
+        request.progress("comparing the home with the checkpoint")
+        folder = store.checkpoint_folder(manifest.checkpoint_id)
+        findings = [finding for finding in found.findings if finding.severity is Severity.BLOCK]
+        findings += compare(home, found, rollout_files(found), manifest, folder, deadline)
+        restored: tuple[PutBack, ...] = ()
+        written: tuple[str, ...] = ()
+        goals = found.goals
+        if hold:
+            findings.append(_not_started(home))
+        elif not request.dry_run:
+            request.progress("putting the goals back")
+            restored = put_back(home, journal, _how(manifest, findings, deadline))
+            findings += _not_put_back(restored)
+            written = _write_dropped(home, manifest, deadline)
+            goals = codex_goals.read_goals(home, deadline).goals
+        if not hold:
+            findings += [goal_dropped(goal, folder) for goal in dropped_goals(goals, manifest)]
+    return _Finished(home, store, manifest.checkpoint_id, restored, written, tuple(findings))
+
+
+def _how(manifest: Manifest, findings: Sequence[Finding], deadline: Deadline) -> PuttingBack:
+    """Goals of threads that lost something stay paused: they would go on by themselves on what is left."""
+    known = {goal.thread_id: goal for goal in manifest.goals}
+    harmed = {f.thread_id for f in findings if f.severity is Severity.BLOCK and f.thread_id is not None}
+    return PuttingBack(deadline=deadline, known=known, withheld=frozenset(harmed))
+
+
+def _write_dropped(home: Home, manifest: Manifest, deadline: Deadline) -> tuple[str, ...]:
+    """Every goal of the checkpoint that has no row now, as it was then: the update to 0.134 drops them all."""
+    now = codex_goals.read_goals(home, deadline).goals
+    return tuple(
+        goal.thread_id
+        for goal in dropped_goals(now, manifest)
+        if codex_goals.insert_goal(home, goal, deadline) is Outcome.INSERTED
+    )
+
+
+def _about_to_drop(home: Home, manifest: Manifest, goals: Sequence[Goal]) -> bool:
+    """Whether the new version has not been started yet and will drop the goals of this home when it is."""
+    if home.goals_db is not None or not any(goal.table is GoalTable.STATE for goal in goals):
+        return False
+    target = RuntimeVersion.parse(manifest.target_version)
+    versions = [RuntimeVersion.parse(record.version) for record in manifest.runtimes]
+    known = [version for version in versions if version is not None]
+    return drops_goals(max(known, default=RuntimeVersion((0, 128, 0))), target) is Answer.YES
+
+
+def _locked_journal(store: Store, request: Request, deadline: Deadline, stack: ExitStack, command: str) -> Journal:
+    if not request.dry_run:
+        lock = RunLock(store.folder)
+        stack.enter_context(lock.acquire(deadline.sub(10), {"program": f"preflight {command}"}))
+    return Journal(store.journal)
+
+
+def _not_started(home: Home) -> Finding:
+    return Finding(
+        finding_id="runtime-not-started",
+        severity=Severity.WARN,
+        cause="the new version has not opened this home yet, and will delete the goals when it does",
+        remedy="start the new version of Codex once, then run: preflight finish",
+        path=home.path,
+    )
+
+
+def _no_run(home: Home) -> Finding:
+    return Finding(
+        finding_id="no-run",
+        severity=Severity.WARN,
+        cause="there is no checkpoint of this home to compare with, and no goal was paused",
+        remedy="before the next update: preflight run",
+        path=home.path,
+    )
+
+
+def _not_put_back(done: Sequence[PutBack]) -> list[Finding]:
+    """Findings on goals that did not come back: lost ones, and those that somebody else has changed."""
+    findings = []
+    for one in done:
+        if one.pending:
+            findings.append(
+                Finding(
+                    finding_id="goal-not-put-back",
+                    severity=Severity.BLOCK,
+                    thread_id=one.thread_id,
+                    cause="the goal stays paused until its thread is whole again"
+                    if one.outcome is Outcome.CHANGED
+                    else "the goal that we paused is gone, and there is no place or no copy to write it anew from",
+                    measured=one.outcome.value,
+                    expected=Outcome.RESTORED.value,
+                    remedy="start Codex once, then run: preflight finish",
+                )
+            )
+        elif one.outcome in (Outcome.CHANGED, Outcome.REPLACED, Outcome.EXISTS):
+            findings.append(
+                Finding(
+                    finding_id="goal-changed",
+                    severity=Severity.WARN,
+                    thread_id=one.thread_id,
+                    cause="the goal was changed since we paused it, and stays as it is",
+                    measured=one.outcome.value,
+                    expected=Outcome.RESTORED.value,
+                    remedy="look at the goal in Codex, and resume it there if you want it to go on",
+                )
+            )
+    return findings
+
+
+def _as_json(one: PutBack) -> dict[str, object]:
+    return {
+        "thread_id": one.thread_id,
+        "goal_id": one.goal_id,
+        "outcome": one.outcome.value,
+        "pending": one.pending,
+        "goes_on": _goes_on(one),
+    }
+
+
+def _goes_on(one: PutBack) -> str | None:
+    if one.outcome not in (Outcome.RESTORED, Outcome.INSERTED):
+        return None
+    return "now" if one.owner_told else "when its thread is opened, or its running turn ends"
+
+
+def _would(entry: PauseEntry) -> dict[str, object]:
+    return {
+        "thread_id": entry.intent.thread_id,
+        "goal_id": entry.intent.goal_id,
+        "outcome": "would-be-put-back",
+        "pending": True,
+    }

@@ -1,0 +1,280 @@
+"""Compare: a home after the update against the checkpoint made before it; what is missing, and how to get it back.
+
+A rollout may grow, be archived, compressed or migrated; it may not vanish or become shorter. Nothing
+is changed here. The commands that findings name overwrite nothing: what lies in the way is moved aside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from preflight.checkpoint.manifest import InventoryItem, Manifest, SourceRecord, ThreadRecord
+from preflight.codex import threads as codex_threads
+from preflight.codex.threads import ThreadsFound
+from preflight.errors import DamagedFile, PreflightError, TryLater
+from preflight.model import Finding, Goal, Home, RolloutFile, Severity
+from preflight.system import databases
+from preflight.system import files as system_files
+from preflight.system.deadline import Deadline
+from preflight.system.positional import read_at
+
+_TAIL = 64 << 10
+
+
+def compare(
+    home: Home, found: ThreadsFound, files: Sequence[RolloutFile], manifest: Manifest, folder: Path, deadline: Deadline
+) -> tuple[Finding, ...]:
+    """Findings on everything the checkpoint names that is missing, shorter or unreadable now.
+
+    Goals are `dropped_goals`' part. Raises TimeLimitReached, DatabaseBusy.
+    """
+    seen_everywhere = all(finding.finding_id != "unreadable" for finding in found.findings)
+    return (
+        *_databases(home, manifest, folder, deadline),
+        *_rollouts(files, manifest, folder, seen_everywhere=seen_everywhere),
+        *_checkpointed(files, manifest, folder),
+        *_rows(found, manifest, folder, deadline),
+    )
+
+
+def dropped_goals(goals: Sequence[Goal], manifest: Manifest) -> tuple[Goal, ...]:
+    """The goals of the checkpoint whose threads have no goal row any more."""
+    now = {goal.thread_id for goal in goals}
+    return tuple(goal for goal in manifest.goals if goal.thread_id not in now)
+
+
+def goal_dropped(goal: Goal, path: Path) -> Finding:
+    """The finding for a goal that is gone and could not be written anew."""
+    return Finding(
+        finding_id="goal-dropped",
+        severity=Severity.BLOCK,
+        thread_id=goal.thread_id,
+        cause="the goal of this thread is gone since the update, and could not be written anew",
+        measured=None,
+        expected=goal.status,
+        remedy="start the new version once, then run: preflight finish",
+        path=path,
+    )
+
+
+def _databases(home: Home, manifest: Manifest, folder: Path, deadline: Deadline) -> Iterator[Finding]:
+    now = {path.name: path for path in (home.state_db, home.goals_db) if path is not None}
+    kinds = {name.rsplit("_", 1)[0] for name in now}
+    copies = {record.name: folder / record.path for record in manifest.databases}
+    for record in manifest.databases:
+        kind = record.name.rsplit("_", 1)[0]
+        if kind in ("state", "goals") and kind not in kinds:
+            yield Finding(
+                finding_id="database-missing",
+                severity=Severity.BLOCK,
+                cause=f"the database {record.name} is gone since the checkpoint",
+                remedy=_put_back_database(copies[record.name], record.source),
+                path=record.source,
+            )
+    for path in now.values():
+        try:
+            problems = databases.quick_check(path, deadline)
+        except TryLater:
+            raise
+        except PreflightError as error:
+            problems = [error.message]
+        if problems:
+            copy = copies.get(path.name)
+            yield Finding(
+                finding_id="database-damaged",
+                severity=Severity.BLOCK,
+                cause=f"{path.name} does not pass SQLite's quick_check: {problems[0]}",
+                remedy="close every Codex and start it once: it offers to repair its data"
+                if copy is None
+                else _put_back_database(copy, path),
+                path=path,
+            )
+
+
+def _put_back_database(copy: Path, place: Path) -> str:
+    """A log without its database would be played back into the copy: it goes with it."""
+    beside = [place, *(place.with_name(place.name + end) for end in ("-wal", "-shm"))]
+    return _command(copy, place, [path for path in beside if os.path.lexists(path)])
+
+
+def _rollouts(
+    files: Sequence[RolloutFile], manifest: Manifest, folder: Path, *, seen_everywhere: bool
+) -> Iterator[Finding]:
+    """Every rollout that the home had: still there under its name, whatever its folder, and not shorter."""
+    now = {_bare(file.path.name): file for file in files}
+    kept = {Path(record.file).name: record for record in manifest.threads}
+    for item in manifest.inventory:
+        name = Path(item.path).name
+        file = now.get(_bare(name))
+        record = kept.get(name)
+        if file is None:
+            yield _missing(item, record, manifest, folder) if seen_everywhere else _not_found(item, manifest)
+        elif not file.compressed and not name.endswith(".zst") and file.size_bytes < item.size_bytes:
+            if record is not None and _begins_with(file.path, record, manifest):
+                yield _restored(item, file)
+            else:
+                yield _shrank(item, file, record, folder)
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix(".zst")
+
+
+def _begins_with(path: Path, record: ThreadRecord, manifest: Manifest) -> bool:
+    """Whether the file is the resume rollout of the checkpoint, and what was added to it since."""
+    copy = next(one for one in manifest.files if one.path == record.file)
+    try:
+        return system_files.sha256_of(path, 0, copy.length) == copy.sha256
+    except (DamagedFile, OSError):
+        return False
+
+
+def _missing(item: InventoryItem, record: ThreadRecord | None, manifest: Manifest, folder: Path) -> Finding:
+    place = manifest.home.path / item.path
+    return Finding(
+        finding_id="rollout-missing",
+        severity=Severity.BLOCK,
+        thread_id=item.thread_id,
+        cause="a rollout that was there before the update is gone (unless you deleted the thread since)",
+        measured=0,
+        expected=item.size_bytes,
+        remedy=_NO_COPY if record is None else _command(folder / record.file, place, ()),
+        path=place,
+    )
+
+
+def _not_found(item: InventoryItem, manifest: Manifest) -> Finding:
+    """No way back from the checkpoint: the whole rollout may well be in the folder that could not be read."""
+    return Finding(
+        finding_id="rollout-missing",
+        severity=Severity.BLOCK,
+        thread_id=item.thread_id,
+        cause="a rollout that was there before the update was not found, and not every folder could be read",
+        measured=0,
+        expected=item.size_bytes,
+        remedy="make the folders readable for your user, then: preflight finish",
+        path=manifest.home.path / item.path,
+    )
+
+
+def _shrank(item: InventoryItem, file: RolloutFile, record: ThreadRecord | None, folder: Path) -> Finding:
+    return Finding(
+        finding_id="rollout-shrank",
+        severity=Severity.BLOCK,
+        thread_id=item.thread_id,
+        cause="the rollout is shorter than it was before the update",
+        measured=file.size_bytes,
+        expected=item.size_bytes,
+        remedy=_NO_COPY if record is None else _command(folder / record.file, file.path, [file.path]),
+        path=file.path,
+    )
+
+
+def _restored(item: InventoryItem, file: RolloutFile) -> Finding:
+    return Finding(
+        finding_id="rollout-restored",
+        severity=Severity.WARN,
+        thread_id=item.thread_id,
+        cause="the rollout is the resume rollout of the checkpoint: the thread goes on from its last compaction, "
+        "and what was before it is not shown",
+        measured=file.size_bytes,
+        expected=item.size_bytes,
+        remedy="put the whole rollout in its place if a backup of yours has it; otherwise nothing is left to do",
+        path=file.path,
+    )
+
+
+_NO_COPY = "look for it in the system's trash and in your backups; this checkpoint has no copy of it"
+
+
+def _command(copy: Path, place: Path, in_the_way: Sequence[Path]) -> str:
+    """How to put a copy in its place by hand; Codex does not look at names that end in `.aside`."""
+    steps = [["mkdir", "-p", place.parent]] if not place.parent.is_dir() else []
+    steps += [["mv", "-n", path, f"{path}.aside"] for path in in_the_way]
+    steps.append(["cp", "-n", copy, place])
+    return "close Codex, then: " + " && ".join(shlex.join(str(word) for word in step) for step in steps)
+
+
+def _checkpointed(files: Sequence[RolloutFile], manifest: Manifest, folder: Path) -> Iterator[Finding]:
+    """Threads that have a resume rollout: the bytes that were copied must still be there where they were."""
+    now = {file.path.name: file for file in files}
+    for record in manifest.threads:
+        for source in record.sources:
+            file = now.get(source.path.name)
+            if file is None or file.compressed or file.size_bytes < source.used_bytes:
+                continue  # told above, or compressed by Codex
+            try:
+                same = _same_tail(file.path, source)
+            except OSError as error:
+                yield _unreadable(record, file, error)
+                continue
+            if not same:
+                yield Finding(
+                    finding_id="rollout-rewritten",
+                    severity=Severity.WARN,
+                    thread_id=record.thread_id,
+                    cause="the runtime has rewritten this rollout, as a migration does; the checkpoint has the old one",
+                    measured=file.size_bytes,
+                    expected=source.used_bytes,
+                    remedy=f"open the thread and look at its newest turn; the copy is {folder / record.file}",
+                    path=file.path,
+                )
+
+
+def _unreadable(record: ThreadRecord, file: RolloutFile, error: OSError) -> Finding:
+    return Finding(
+        finding_id="rollout-unreadable",
+        severity=Severity.BLOCK,
+        thread_id=record.thread_id,
+        cause=f"the rollout could be read before the update, and cannot be read now: {error.strerror}",
+        remedy="make it readable for your user, then: preflight finish",
+        path=file.path,
+    )
+
+
+def _same_tail(path: Path, source: SourceRecord) -> bool:
+    start = max(0, source.used_bytes - _TAIL)
+    with path.open("rb", buffering=0) as file:
+        data = read_at(file.fileno(), source.used_bytes - start, start)
+    return hashlib.sha256(data).hexdigest() == source.tail_sha256
+
+
+def _rows(found: ThreadsFound, manifest: Manifest, folder: Path, deadline: Deadline) -> Iterator[Finding]:
+    """Thread rows of the copied state database that are gone, though their rollout is there."""
+    copy = _copied_home(manifest, folder)
+    if copy is None:
+        return
+    try:
+        before: Mapping[str, object] = codex_threads.read_rows(copy, deadline)
+    except PreflightError:
+        return  # the copy was verified when it was made; `preflight verify` tells what became of it
+    for thread in found.threads:
+        if thread.row is None and thread.thread_id in before and thread.lineage:
+            yield Finding(
+                finding_id="thread-row-missing",
+                severity=Severity.WARN,
+                thread_id=thread.thread_id,
+                cause="the thread is no longer in the state database; its rollout is there",
+                remedy="open the thread by its id: Codex makes the row anew from the rollout",
+                path=thread.head.path if thread.head is not None else None,
+            )
+
+
+def _copied_home(manifest: Manifest, folder: Path) -> Home | None:
+    states = [folder / record.path for record in manifest.databases if record.name.startswith("state_")]
+    if not states:
+        return None
+    home = Home(
+        path=manifest.home.path,
+        sqlite_home=folder / "databases",
+        home_id=manifest.home.home_id,
+        state_db=None,
+        goals_db=None,
+        history_db=None,
+    )
+    return replace(home, state_db=max(states))

@@ -1,0 +1,366 @@
+"""The gate: discover, inspect, pause, checkpoint, verify, decide (design, section 4), from top to bottom.
+
+`check` looks and changes nothing. `run` pauses, writes and proves checkpoints, and on anything but
+`proceed` and `warn` puts every goal back as it was, also when it is interrupted half-way.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from preflight import policy
+from preflight.checkpoint.coverage import checkpoint_lookup
+from preflight.checkpoint.journal import Journal
+from preflight.checkpoint.store import Store, store_root
+from preflight.codex import writers
+from preflight.codex.home import find_homes, shared_files
+from preflight.codex.runtime import CodexBinary, RuntimeVersion, drops_goals, find_binary
+from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
+from preflight.errors import DamagedFile, Locked, NoSpace, PreflightError, TryLater, UsageProblem
+from preflight.inspection import Inspecting, inspect, refreshed
+from preflight.model import (
+    Answer,
+    Finding,
+    GoalTable,
+    Home,
+    HomeObservation,
+    Result,
+    Runtime,
+    Severity,
+    Verdict,
+    WriterState,
+)
+from preflight.request import Request
+from preflight.system.deadline import Deadline
+from preflight.system.locks import RunLock, held
+from preflight.system.processes import machine_memory_bytes
+
+if TYPE_CHECKING:
+    from preflight.checkpoint.make import Made
+
+# What only `run` needs (sockets, trials, locks) is imported where it is used: `check` has a budget for its start.
+
+#: Time of its own for putting goals back: the deadline may be over when it is needed most.
+_PUT_BACK_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class _HomeRun:
+    """One home on its way through the gate; each stage adds what it found."""
+
+    home: Home
+    request: Request
+    deadline: Deadline
+    run_id: str
+    store: Store | None = None
+    found: ThreadsFound | None = None
+    runtimes: tuple[Runtime, ...] = ()
+    binary: CodexBinary | None = None
+    seen: HomeObservation | None = None
+    made: Made | None = None
+    findings: list[Finding] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    fenced: set[str] = field(default_factory=set)
+    pausing: bool = False
+
+    # ---- discover and inspect
+
+    def look(self) -> None:
+        """Read the home anew; nothing is changed."""
+        request = self.request
+        self.runtimes = writers.runtimes_of(self.home)
+        self.binary = find_binary(request.runtime, request.env, self.runtimes)
+        self.found = find_threads(self.home, self.deadline)
+        how = Inspecting(
+            settings=request.settings,
+            wanted=frozenset(thread_id.lower() for thread_id in request.threads),
+            fenced=self.fenced,
+            version=self.target or self.current,
+            checkpoint_of=checkpoint_lookup(self.store),
+            deadline=self.deadline,
+        )
+        self.seen = self._with_ours(inspect(self.home, self.found, self.runtimes, how))
+
+    @property
+    def current(self) -> RuntimeVersion | None:
+        """The version in use: that of the newest running runtime, else of the program that would be started."""
+        running = [v for r in self.runtimes if (v := RuntimeVersion.parse(r.version)) is not None]
+        if running:
+            return max(running)
+        return self.binary.version if self.binary is not None and self.request.runtime is None else None
+
+    @property
+    def target(self) -> RuntimeVersion | None:
+        """The version that will open the threads: as told, else that of the program named for the trial."""
+        told = RuntimeVersion.parse(self.request.target_version)
+        if told is None and self.request.runtime is not None and self.binary is not None:
+            return self.binary.version
+        return told
+
+    def circumstances(self, *, checkpointing: bool) -> policy.Circumstances:
+        goals = self.found.goals if self.found is not None else ()
+        in_state = any(goal.table is GoalTable.STATE for goal in goals)
+        return policy.Circumstances(
+            checkpointing=checkpointing,
+            machine_memory_bytes=machine_memory_bytes(),
+            target_version=None if self.target is None else str(self.target),
+            current_version=None if self.current is None else str(self.current),
+            drops_goals=drops_goals(self.current, self.target) if in_state else Answer.NO,
+            checkpoint_age_seconds=_age(self.store),
+        )
+
+    # ---- pause
+
+    @property
+    def journal(self) -> Journal:
+        assert self.store is not None  # noqa: S101  # only verbs that opened the store pause or put back
+        return Journal(self.store.journal)
+
+    def pause(self, fences: ExitStack) -> bool:
+        """Pause every active goal and wait for its turn; True when there was one.
+
+        What could not be confirmed in time becomes a finding.
+        """
+        from preflight.pause import Pausing, not_confirmed, pause_goals
+
+        assert self.seen is not None  # noqa: S101
+        self._fence(fences)
+        how = Pausing(
+            run_id=self.run_id,
+            wait_seconds=self.request.wait,
+            interrupt=self.request.interrupt,
+            target_version=self.request.target_version,
+            deadline=self.deadline,
+            progress=self.request.progress,
+        )
+        self.pausing = True
+        pauses = pause_goals(self.home, self.seen.threads, self.journal, how)
+        self.findings += not_confirmed(pauses)
+        return bool(pauses)
+
+    def _fence(self, fences: ExitStack) -> None:
+        """Hold Codex's writer lock of goal threads that nobody has open, so that nobody opens them meanwhile.
+
+        Against a runtime that opens the thread at the same moment: whoever is first has the lock; the
+        runtime refuses the thread until we are done, or we leave it alone and wait for its turns.
+        Releases before 0.147 know no such lock; then there is no folder and nothing to hold.
+        """
+        assert self.seen is not None  # noqa: S101
+        for seen in self.seen.threads:
+            lock = writers.writer_lock_path(self.home, seen.thread.thread_id)
+            if seen.thread.is_goal_thread and seen.writer is WriterState.NONE and lock.parent.is_dir():
+                try:
+                    fences.enter_context(held(lock))
+                except Locked:
+                    continue
+                self.fenced.add(seen.thread.thread_id)
+
+    # ---- checkpoint and verify
+
+    def checkpoint(self) -> None:
+        """Write and prove a checkpoint of every thread that needs one; failures become findings."""
+        from preflight.checkpoint.make import Making, make_checkpoint
+
+        assert self.seen is not None  # noqa: S101
+        assert self.store is not None  # noqa: S101
+        assert self.found is not None  # noqa: S101
+        request = self.request
+        wanted = {thread_id.lower() for thread_id in request.threads}
+        chosen = [s.thread for s in self.seen.threads if policy.needs_checkpoint(s) or s.thread.thread_id in wanted]
+        how = Making(
+            home=self.home,
+            threads=chosen,
+            goals=self.found.goals,
+            inventory=rollout_files(self.found),
+            runtimes=self.runtimes,
+            binary=self.binary,
+            made_by="run",
+            reason=request.reason,
+            target_version=request.target_version,
+            keep_free_bytes=request.settings.keep_free_bytes,
+            deadline=self.deadline,
+            progress=request.progress,
+        )
+        try:
+            self.made = make_checkpoint(self.store, how)
+        except TryLater:
+            raise
+        except (PreflightError, OSError) as error:
+            self.findings.append(_checkpoint_failed(self.home, error))
+            return
+        self.findings += self.made.findings
+        self.not_checked += self.made.not_checked
+
+    def conclude(self) -> None:
+        """Bring the observations up to date for the verdict: lengths as they are now, and the new checkpoint."""
+        assert self.seen is not None  # noqa: S101
+        lookup = checkpoint_lookup(self.store)
+        threads = []
+        for seen in self.seen.threads:
+            thread = refreshed(seen.thread)
+            threads.append(replace(seen, thread=thread, checkpoint=lookup(thread)))
+        self.seen = replace(
+            self._with_ours(replace(self.seen, threads=tuple(threads))),
+            findings=(*self.seen.findings, *self.findings),
+        )
+
+    def _with_ours(self, seen: HomeObservation) -> HomeObservation:
+        if self.store is None:
+            return seen
+        ours = {entry.intent.thread_id for entry in self.journal.pending()}
+        return replace(seen, threads=tuple(replace(t, paused_by_us=t.thread.thread_id in ours) for t in seen.threads))
+
+    # ---- put back
+
+    def put_back(self) -> None:
+        """Undo every pause of the journal; used when the update must not go on."""
+        from preflight.pause import PuttingBack, put_back
+
+        if self.pausing and self.store is not None:
+            put_back(self.home, self.journal, PuttingBack(deadline=Deadline(_PUT_BACK_SECONDS)))
+
+
+def check(request: Request) -> Result:
+    """The verdict without changing anything. Raises HomeRefused, UnknownSchema, DatabaseBusy, TimeLimitReached."""
+    deadline = Deadline(request.timeout)
+    homes, not_checked = find_homes(request.homes, request.env, request.user_home)
+    runs = [_HomeRun(home, request, deadline, "") for home in homes]
+    for run_ in runs:
+        run_.store = Store.existing(store_root(request.store, request.env), run_.home)
+        run_.look()
+    _require_known(request, runs)
+    return _result("check", runs, not_checked, homes, checkpointing=False)
+
+
+def run(request: Request) -> Result:
+    """The gate: on `proceed` and `warn` goals stay paused until `finish`, on anything else they are put back.
+
+    Raises what `check` raises, Locked, StoreRefused; whatever is raised, goals that were paused are
+    put back first.
+    """
+    deadline = Deadline(request.timeout)
+    homes, not_checked = find_homes(request.homes, request.env, request.user_home)
+    runs = [_HomeRun(home, request, deadline, _new_run_id()) for home in homes]
+    if request.dry_run:
+        return _dry_run(request, runs, not_checked, homes)
+    with ExitStack() as stack:
+        for run_ in runs:
+            # Read before anything is written: an unknown schema must leave no trace.
+            run_.look()
+        _require_known(request, runs)
+        for run_ in runs:
+            run_.store = Store.open(store_root(request.store, request.env), run_.home)
+            stack.enter_context(RunLock(run_.store.folder).acquire(Deadline(0), _owner(request, run_.run_id)))
+            _clear_left_behind(run_.store)
+        try:
+            for run_ in runs:
+                if request.pause and run_.pause(stack):
+                    run_.look()
+                if not run_.findings:
+                    run_.checkpoint()
+                run_.conclude()
+            result = _result("run", runs, not_checked, homes, checkpointing=True)
+            result = replace(result, keep_in=tuple(r.store.reports for r in runs if r.store is not None))
+        except BaseException:
+            _put_all_back(runs)
+            raise
+        if result.verdict is Verdict.BLOCK:
+            _put_all_back(runs)
+    return result
+
+
+def _put_all_back(runs: Sequence[_HomeRun]) -> None:
+    for run_ in runs:
+        run_.put_back()
+
+
+def _result(
+    command: str, runs: Sequence[_HomeRun], not_checked: Sequence[str], homes: Sequence[Home], *, checkpointing: bool
+) -> Result:
+    observed = [(r.seen, r.circumstances(checkpointing=checkpointing)) for r in runs if r.seen is not None]
+    decision = policy.decide(observed, runs[0].request.settings) if runs else policy.verdict_on(())
+    decision = policy.verdict_on((*decision.findings, *shared_files(homes)))
+    gaps = [*not_checked, *(gap for r in runs for gap in r.not_checked)]
+    gaps += [gap for seen, _ in observed for gap in seen.not_checked]
+    return Result(
+        command=command,
+        verdict=decision.verdict,
+        exit_code=decision.exit_code,
+        data={
+            "homes": tuple(seen for seen, _ in observed),
+            "checkpoint": tuple(r.made.reference for r in runs if r.made is not None),
+            "verification": [level for r in runs if r.made is not None for level in r.made.verification],
+        },
+        findings=decision.findings,
+        not_checked=tuple(gaps),
+    )
+
+
+def _dry_run(request: Request, runs: Sequence[_HomeRun], not_checked: Sequence[str], homes: Sequence[Home]) -> Result:
+    for run_ in runs:
+        run_.store = Store.existing(store_root(request.store, request.env), run_.home)
+        run_.look()
+    _require_known(request, runs)
+    result = _result("run", runs, not_checked, homes, checkpointing=False)
+    seen = [s for r in runs if r.seen is not None for s in r.seen.threads]
+    plan = {
+        "would_pause": [s.thread.thread_id for s in seen if s.thread.goal is not None and s.thread.goal.is_active],
+        "would_checkpoint": [
+            s.thread.thread_id for s in seen if policy.needs_checkpoint(s) or s.thread.thread_id in request.threads
+        ],
+    }
+    return replace(result, data={**result.data, **plan})
+
+
+def _require_known(request: Request, runs: Sequence[_HomeRun]) -> None:
+    known = {t.thread_id for r in runs if r.found is not None for t in r.found.threads}
+    for thread_id in request.threads:
+        if thread_id.lower() not in known:
+            raise UsageProblem(f"there is no thread {thread_id}", hint="preflight check --json lists the threads")
+
+
+def _checkpoint_failed(home: Home, error: PreflightError | OSError) -> Finding:
+    what = error.message if isinstance(error, PreflightError) else error.strerror or str(error)
+    return Finding(
+        finding_id="no-space" if isinstance(error, NoSpace) else "checkpoint-failed",
+        severity=Severity.BLOCK,
+        cause=f"no checkpoint could be written: {what}",
+        remedy=(error.hint if isinstance(error, PreflightError) else None) or "preflight run",
+        path=(error.path if isinstance(error, PreflightError) else None) or home.path,
+    )
+
+
+def _clear_left_behind(store: Store) -> None:
+    """Remove what a killed run left: begun checkpoints, scratch homes. Only under the run lock."""
+    from preflight.checkpoint.trial import remove_left_behind
+
+    store.remove_unfinished()
+    remove_left_behind(store.folder)
+
+
+def _age(store: Store | None) -> float | None:
+    try:
+        latest = store.latest() if store is not None else None
+    except DamagedFile:
+        return None
+    if latest is None:
+        return None
+    made = datetime.fromisoformat(latest.created_at)
+    return (datetime.now(UTC) - made).total_seconds()
+
+
+def _new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _owner(request: Request, run_id: str) -> dict[str, object]:
+    return {
+        "program": "preflight run",
+        "run_id": run_id,
+        "reason": request.reason,
+    }

@@ -1,0 +1,193 @@
+"""The checkpoints in the store: listed, shown, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from preflight import policy
+from preflight.checkpoint.make import trial_gaps, trial_level
+from preflight.checkpoint.manifest import Manifest, ThreadRecord
+from preflight.checkpoint.store import Store, store_root
+from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, verify_database, verify_thread
+from preflight.codex.home import find_homes
+from preflight.codex.runtime import CodexBinary, find_binary
+from preflight.errors import DamagedFile, UsageProblem
+from preflight.model import Finding, Home, Result, Severity
+from preflight.request import Request
+from preflight.system.deadline import Deadline
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """One checkpoint of one home."""
+
+    home: Home
+    store: Store
+    manifest: Manifest
+
+    @property
+    def folder(self) -> Path:
+        return self.store.checkpoint_folder(self.manifest.checkpoint_id)
+
+
+def list_checkpoints(request: Request) -> Result:
+    """Every checkpoint of the homes, newest first; one whose manifest cannot be read becomes a finding."""
+    rows: list[dict[str, object]] = []
+    findings: list[Finding] = []
+    homes, not_checked = find_homes(request.homes, request.env, request.user_home)
+    for home in homes:
+        store = Store.existing(store_root(request.store, request.env), home)
+        for checkpoint_id in reversed(store.checkpoints()) if store is not None else ():
+            assert store is not None  # noqa: S101
+            try:
+                manifest = store.manifest(checkpoint_id)
+            except DamagedFile as error:
+                findings.append(_damaged(checkpoint_id, error))
+                continue
+            rows.append(_row(manifest))
+    return _result("list", {"checkpoints": rows}, findings, not_checked)
+
+
+def show(request: Request) -> Result:
+    """What one checkpoint holds. Raises UsageProblem when there is none of that name, DamagedFile."""
+    found = _find(request)
+    manifest = found.manifest
+    data = {
+        **_row(manifest),
+        "path": found.folder,
+        "target_version": manifest.target_version,
+        "reason": manifest.reason,
+        "databases": [record.path for record in manifest.databases],
+        "goals": [
+            {"thread_id": goal.thread_id, "goal_id": goal.goal_id, "status": goal.status}
+            | ({"objective": goal.objective} if request.show_text else {})
+            for goal in manifest.goals
+        ],
+        "threads_held": [_thread(found, record) for record in manifest.threads],
+    }
+    return _result("show", data, [], [])
+
+
+def verify(request: Request) -> Result:
+    """Read one checkpoint back: digests, structure, history, and with a runtime the trial resume.
+
+    Exit code 12 when what was read back is not what was written. Raises UsageProblem, DamagedFile,
+    StoreRefused, TimeLimitReached.
+    """
+    found = _find(request)
+    deadline = Deadline(request.timeout)
+    binary = find_binary(request.runtime, request.env, ()) if request.with_runtime else None
+    files = {record.path: record for record in found.manifest.files}
+    findings: list[Finding] = []
+    not_checked: list[str] = []
+    if request.with_runtime and binary is None:
+        not_checked.append("trial resume: no Codex binary was found; name one with --runtime")
+    told: list[dict[str, object]] = []
+    for record in found.manifest.databases:
+        result = verify_database(found.folder, files[record.path])
+        told.append({"file": record.path, result.level.value: result.as_json()})
+        if result.outcome is Outcome.FAILED:
+            findings.append(_database_failed(result, found.folder / record.path))
+    for thread in found.manifest.threads:
+        deadline.check("verifying the checkpoint")
+        request.progress(f"reading back thread {thread.thread_id}")
+        results = verify_thread(found.folder, thread, files[thread.file])
+        if binary is not None and all(result.outcome is not Outcome.FAILED for result in results):
+            trial = _trial(binary, found, thread, results, deadline)
+            not_checked += trial_gaps(thread.thread_id, trial)
+            results = (*results, trial)
+        findings += remarks(thread, results)
+        told.append(
+            {"thread_id": thread.thread_id, "file": thread.file} | {r.level.value: r.as_json() for r in results}
+        )
+    data = {"checkpoint_id": found.manifest.checkpoint_id, "path": found.folder, "files": told}
+    return _result("verify", data, findings, not_checked)
+
+
+def _trial(
+    binary: CodexBinary, found: _Stored, thread: ThreadRecord, results: tuple[LevelResult, ...], deadline: Deadline
+) -> LevelResult:
+    try:
+        return trial_level(binary, found.store.folder, found.folder, thread, results, deadline)
+    except OSError as error:
+        return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, f"the trial could not be made: {error.strerror}")
+
+
+def _find(request: Request) -> _Stored:
+    """The checkpoint that was named; `latest` is the newest one of all homes."""
+    wanted = request.checkpoint or LATEST
+    candidates = list(_stored(request, wanted))
+    if not candidates:
+        what = "no checkpoint" if wanted == LATEST else f"no checkpoint {wanted}"
+        raise UsageProblem(f"there is {what}", hint="preflight list shows those there are; preflight run makes one")
+    return max(candidates, key=lambda one: one.manifest.checkpoint_id)
+
+
+def _stored(request: Request, wanted: str) -> Iterator[_Stored]:
+    homes, _ = find_homes(request.homes, request.env, request.user_home)
+    for home in homes:
+        store = Store.existing(store_root(request.store, request.env), home)
+        if store is None:
+            continue
+        ids = store.checkpoints()
+        if wanted == LATEST and ids:
+            yield _Stored(home, store, store.manifest(ids[-1]))
+        elif wanted in ids:
+            yield _Stored(home, store, store.manifest(wanted))
+
+
+def _row(manifest: Manifest) -> dict[str, object]:
+    return {
+        "checkpoint_id": manifest.checkpoint_id,
+        "created_at": manifest.created_at,
+        "home": manifest.home.path,
+        "made_by": manifest.made_by,
+        "threads": len(manifest.threads),
+        "goals_kept": len(manifest.goals),
+        "size_bytes": sum(record.length for record in manifest.files),
+    }
+
+
+def _thread(found: _Stored, record: ThreadRecord) -> dict[str, object]:
+    lengths = {file.path: file.length for file in found.manifest.files}
+    levels = {level: value.get("outcome") for level, value in record.verification.items() if isinstance(value, dict)}
+    return {
+        "thread_id": record.thread_id,
+        "file": record.file,
+        "whole": record.whole,
+        "thread_bytes": record.size_bytes,
+        "resume_bytes": lengths[record.file],
+        **levels,
+    }
+
+
+def _result(command: str, data: dict[str, object], findings: list[Finding], not_checked: list[str]) -> Result:
+    decision = policy.verdict_on(findings)
+    code = decision.exit_code if decision.exit_code in (12, 13) else 0
+    return Result(
+        command=command, exit_code=code, data=data, findings=decision.findings, not_checked=tuple(not_checked)
+    )
+
+
+def _damaged(checkpoint_id: str, error: DamagedFile) -> Finding:
+    return Finding(
+        finding_id="checkpoint-damaged",
+        severity=Severity.WARN,
+        cause=f"checkpoint {checkpoint_id} cannot be read: {error.message}",
+        remedy="preflight run makes a new one",
+        path=error.path,
+    )
+
+
+def _database_failed(result: LevelResult, path: Path) -> Finding:
+    return Finding(
+        finding_id="checkpoint-unverified",
+        severity=Severity.BLOCK,
+        cause=f"the copy of a database did not verify: {result.detail}",
+        remedy="preflight run makes a new checkpoint",
+        path=path,
+    )
