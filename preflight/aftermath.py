@@ -15,7 +15,7 @@ from preflight.codex.goals import Outcome
 from preflight.codex.home import find_homes
 from preflight.codex.runtime import RuntimeVersion, drops_goals
 from preflight.codex.threads import find_threads, rollout_files
-from preflight.comparison import compare, dropped_goals, goal_dropped
+from preflight.comparison import compare, dropped_goals, goal_gone, lost_with_their_table
 from preflight.model import Answer, Finding, Goal, GoalTable, Home, Result, Severity
 from preflight.pause import PutBack, PuttingBack, put_back
 from preflight.request import Request
@@ -84,7 +84,9 @@ def resume_goals(request: Request) -> Result:
             if request.dry_run:
                 told += [_would(entry) for entry in journal.pending()]
                 continue
-            known = {goal.thread_id: goal for goal in manifest.goals} if (manifest := store.last_run()) else {}
+            manifest = store.last_run()
+            lost = lost_with_their_table(home, manifest) if manifest is not None else ()
+            known = {goal.thread_id: goal for goal in lost}
             done = put_back(home, journal, PuttingBack(deadline=deadline, known=known))
             told += [_as_json(one) for one in done]
             findings += _not_put_back(done)
@@ -100,46 +102,50 @@ def resume_goals(request: Request) -> Result:
 
 def _finish(home: Home, request: Request, deadline: Deadline) -> _Finished:
     store = Store.existing(store_root(request.store, request.env), home)
-    manifest = store.last_run() if store is not None else None
-    if store is None or manifest is None:
+    if store is None:
         return _Finished(home, None, None, (), (), (_no_run(home),))
     with ExitStack() as stack:
         journal = _locked_journal(store, request, deadline, stack, "finish")
+        manifest = store.last_run()
+        if manifest is None:
+            # A run was killed before its first checkpoint: it may have paused goals all the same.
+            done = () if request.dry_run else put_back(home, journal, PuttingBack(deadline=deadline))
+            return _Finished(home, store, None, done, (), (_no_run(home), *_not_put_back(done)))
         found = find_threads(home, deadline)
-        hold = _about_to_drop(home, manifest, found.goals)
         request.progress("comparing the home with the checkpoint")
         folder = store.checkpoint_folder(manifest.checkpoint_id)
         findings = [finding for finding in found.findings if finding.severity is Severity.BLOCK]
         findings += compare(home, found, rollout_files(found), manifest, folder, deadline)
+        if _about_to_drop(home, manifest, found.goals):
+            return _Finished(home, store, manifest.checkpoint_id, (), (), (*findings, _not_started(home)))
         restored: tuple[PutBack, ...] = ()
         written: tuple[str, ...] = ()
-        goals = found.goals
-        if hold:
-            findings.append(_not_started(home))
-        elif not request.dry_run:
+        if not request.dry_run:
             request.progress("putting the goals back")
-            restored = put_back(home, journal, _how(manifest, findings, deadline))
+            restored = put_back(home, journal, _how(home, manifest, findings, deadline))
             findings += _not_put_back(restored)
             written = _write_dropped(home, manifest, deadline)
-            goals = codex_goals.read_goals(home, deadline).goals
-        if not hold:
-            findings += [goal_dropped(goal, folder) for goal in dropped_goals(goals, manifest)]
+        told = {one.thread_id for one in restored}
+        gone = dropped_goals(codex_goals.read_goals(home, deadline).goals, manifest)
+        findings += [goal_gone(goal, manifest) for goal in gone if goal.thread_id not in told]
     return _Finished(home, store, manifest.checkpoint_id, restored, written, tuple(findings))
 
 
-def _how(manifest: Manifest, findings: Sequence[Finding], deadline: Deadline) -> PuttingBack:
+def _how(home: Home, manifest: Manifest, findings: Sequence[Finding], deadline: Deadline) -> PuttingBack:
     """Goals of threads that lost something stay paused: they would go on by themselves on what is left."""
-    known = {goal.thread_id: goal for goal in manifest.goals}
+    known = {goal.thread_id: goal for goal in lost_with_their_table(home, manifest)}
     harmed = {f.thread_id for f in findings if f.severity is Severity.BLOCK and f.thread_id is not None}
     return PuttingBack(deadline=deadline, known=known, withheld=frozenset(harmed))
 
 
 def _write_dropped(home: Home, manifest: Manifest, deadline: Deadline) -> tuple[str, ...]:
-    """Every goal of the checkpoint that has no row now, as it was then: the update to 0.134 drops them all."""
-    now = codex_goals.read_goals(home, deadline).goals
+    """The goals that went with their table, as they were in the checkpoint: the update to 0.134 drops them all.
+
+    A single goal that is gone from a table that is still there was cleared by somebody, and stays so.
+    """
     return tuple(
         goal.thread_id
-        for goal in dropped_goals(now, manifest)
+        for goal in lost_with_their_table(home, manifest)
         if codex_goals.insert_goal(home, goal, deadline) is Outcome.INSERTED
     )
 
@@ -199,13 +205,15 @@ def _not_put_back(done: Sequence[PutBack]) -> list[Finding]:
                     remedy="start Codex once, then run: preflight finish",
                 )
             )
-        elif one.outcome in (Outcome.CHANGED, Outcome.REPLACED, Outcome.EXISTS):
+        elif one.outcome in (Outcome.CHANGED, Outcome.REPLACED, Outcome.EXISTS, Outcome.DROPPED):
             findings.append(
                 Finding(
                     finding_id="goal-changed",
                     severity=Severity.WARN,
                     thread_id=one.thread_id,
-                    cause="the goal was changed since we paused it, and stays as it is",
+                    cause="the goal was cleared since we paused it, and stays so"
+                    if one.outcome is Outcome.DROPPED
+                    else "the goal was changed since we paused it, and stays as it is",
                     measured=one.outcome.value,
                     expected=Outcome.RESTORED.value,
                     remedy="look at the goal in Codex, and resume it there if you want it to go on",

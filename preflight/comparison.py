@@ -17,7 +17,7 @@ from preflight.checkpoint.manifest import InventoryItem, Manifest, SourceRecord,
 from preflight.codex import threads as codex_threads
 from preflight.codex.threads import ThreadsFound
 from preflight.errors import DamagedFile, PreflightError, TryLater
-from preflight.model import Finding, Goal, Home, RolloutFile, Severity
+from preflight.model import Finding, Goal, GoalTable, Home, RolloutFile, Severity
 from preflight.system import databases
 from preflight.system import files as system_files
 from preflight.system.deadline import Deadline
@@ -48,17 +48,28 @@ def dropped_goals(goals: Sequence[Goal], manifest: Manifest) -> tuple[Goal, ...]
     return tuple(goal for goal in manifest.goals if goal.thread_id not in now)
 
 
-def goal_dropped(goal: Goal, path: Path) -> Finding:
-    """The finding for a goal that is gone and could not be written anew."""
+def lost_with_their_table(home: Home, manifest: Manifest) -> tuple[Goal, ...]:
+    """The goals that lay in the state database (0.128) of a home that keeps its goals elsewhere now.
+
+    The update to 0.134 and later drops that table and copies nothing (seen with 0.134, 0.147, 0.169).
+    """
+    if home.goals_db is None:
+        return ()
+    return tuple(goal for goal in manifest.goals if goal.table is GoalTable.STATE)
+
+
+def goal_gone(goal: Goal, manifest: Manifest) -> Finding:
+    """The finding for a goal of the checkpoint that is not there any more."""
+    dropped = goal.table is GoalTable.STATE
     return Finding(
-        finding_id="goal-dropped",
-        severity=Severity.BLOCK,
+        finding_id="goal-dropped" if dropped else "goal-gone",
+        severity=Severity.BLOCK if dropped else Severity.WARN,
         thread_id=goal.thread_id,
-        cause="the goal of this thread is gone since the update, and could not be written anew",
-        measured=None,
+        cause="the update has dropped the goal of this thread, and it is not written anew yet"
+        if dropped
+        else "the goal of this thread is gone since the checkpoint: somebody has cleared it, or deleted the thread",
         expected=goal.status,
-        remedy="start the new version once, then run: preflight finish",
-        path=path,
+        remedy="preflight finish" if dropped else f"preflight show {manifest.checkpoint_id} --show-text",
     )
 
 

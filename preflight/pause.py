@@ -16,11 +16,12 @@ from preflight.checkpoint.journal import Journal, PauseEntry, PauseIntent, Pause
 from preflight.codex import boundary, goals
 from preflight.codex.app_server import AppServer, control_socket_of
 from preflight.codex.goals import Outcome
-from preflight.errors import AppServerError, DamagedFile
+from preflight.errors import AppServerError, DamagedFile, PreflightError
 from preflight.model import (
     Finding,
     Goal,
     GoalStatus,
+    GoalTable,
     Home,
     Observation,
     Severity,
@@ -53,10 +54,14 @@ class GoalPause:
 
 @dataclass(slots=True)
 class _Pending:
-    """A goal that we have asked to pause and that is not confirmed yet."""
+    """A goal that we have asked to pause and that is not confirmed yet.
+
+    `ours` is False when somebody else was first: then a row that reads paused is theirs.
+    """
 
     seen: Observation
     intent: PauseIntent
+    ours: bool = True
     size: int = -1
     recorded_ms: int | None = None
     turn_id: str | None = None
@@ -113,7 +118,10 @@ def _ask(home: Home, seen: Observation, journal: Journal, how: Pausing, server: 
     )
     journal.record_pause(intent)
     how.progress(f"pausing the goal of thread {goal.thread_id}")
-    if server is None or not _by_socket(server, goal.thread_id, GoalStatus.PAUSED, how.deadline):
+    if server is None:
+        return _Pending(seen, intent, ours=goals.pause(home, goal, asked_at_ms, how.deadline))
+    if not _by_socket(server, goal.thread_id, GoalStatus.PAUSED, how.deadline):
+        # Ours even if it changes nothing: the server may have carried out what it did not answer in time.
         goals.pause(home, goal, asked_at_ms, how.deadline)
     return _Pending(seen, intent)
 
@@ -168,7 +176,12 @@ def _look(one: _Pending, goal: Goal | None, journal: Journal) -> None:
     if goal.is_active:
         one.waiting_for = "its row to read paused"
         return
-    if one.recorded_ms != goal.updated_at_ms:
+    if not one.ours or one.recorded_ms not in (None, goal.updated_at_ms):
+        # Against a person who pauses the goal at the same moment: it stays paused, by them and not by us.
+        one.state = PauseState.OVER
+        journal.record_restored(one.intent, Outcome.CHANGED)
+        return
+    if one.recorded_ms is None:
         journal.record_paused(one.intent, goal.updated_at_ms)
         one.recorded_ms = goal.updated_at_ms
     alive = one.seen.writer is not WriterState.NONE
@@ -239,18 +252,27 @@ def put_back(home: Home, journal: Journal, how: PuttingBack) -> tuple[PutBack, .
 
     Only a goal that is still ours is touched: same goal id, still paused, not set by anybody since.
     One that an update has dropped is written anew from `how.known`. A goal that could be neither put
-    back nor written stays in the journal. Raises DatabaseBusy, UnknownSchema, DamagedFile and what the
-    journal raises; goals that were put back by then are recorded.
+    back nor written stays in the journal, and keeps no other from being put back. Raises DatabaseBusy,
+    UnknownSchema, DamagedFile and what the journal raises: the first error, after all have been tried.
     """
     entries = journal.pending()
     if not entries:
         return ()
     server = control_socket_of(home, how.deadline)
+    done: list[PutBack] = []
+    errors: list[PreflightError] = []
     try:
-        return tuple(_restore(home, entry, journal, how, server) for entry in entries)
+        for entry in entries:
+            try:
+                done.append(_restore(home, entry, journal, how, server))
+            except PreflightError as error:
+                errors.append(error)
     finally:
         if server is not None:
             server.close()
+    if errors:
+        raise errors[0]
+    return tuple(done)
 
 
 def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack, server: AppServer | None) -> PutBack:
@@ -273,7 +295,8 @@ def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack, 
     if outcome in (Outcome.RESTORED, Outcome.INSERTED) and server is not None:
         # The row is active already; only the owner's own set lets an idle loaded thread go on.
         told = _by_socket(server, intent.thread_id, GoalStatus.ACTIVE, how.deadline)
-    pending = outcome in (Outcome.DROPPED, Outcome.NO_PLACE)
+    # A goal that went with its table may be written anew later; one that alone is gone was cleared by somebody.
+    pending = outcome is Outcome.NO_PLACE or (outcome is Outcome.DROPPED and intent.table is GoalTable.STATE)
     if not pending:
         journal.record_restored(intent, outcome)
     return PutBack(intent.thread_id, intent.goal_id, outcome, pending, told)
@@ -283,7 +306,7 @@ def _write_anew(home: Home, intent: PauseIntent, how: PuttingBack) -> Outcome:
     known = how.known.get(intent.thread_id)
     if known is None or known.goal_id != intent.goal_id:
         return Outcome.DROPPED
-    return goals.insert_goal(home, replace(known, status=intent.status_before), how.deadline)
+    return goals.write_anew(home, replace(known, status=intent.status_before), how.deadline)
 
 
 def _given_up_ms(intent: PauseIntent) -> int:

@@ -24,7 +24,7 @@ goes on as if nothing had been. Only `thread/goal/set` through the owner itself 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from preflight.system import databases
 from preflight.system.databases import ReadOnlyConnection
 from preflight.system.deadline import Deadline
 
-__all__ = ["GoalsRead", "Outcome", "insert_goal", "pause", "read_goals", "restore_status"]
+__all__ = ["GoalsRead", "Outcome", "insert_goal", "pause", "read_goals", "restore_status", "write_anew"]
 
 _COLUMNS = (
     "thread_id",
@@ -74,6 +74,7 @@ class Outcome(StrEnum):
     REPLACED = "replaced"  # the thread has another goal by now
     DROPPED = "dropped"  # the row or the whole table is gone
     INSERTED = "inserted"
+    INSERTED_PAUSED = "inserted-paused"  # no update is known that drops it, so a person may have: it must not go on
     EXISTS = "exists"  # the thread has a goal, this one or another: it stays as it is
     NO_PLACE = "no-place"  # Codex has made no table of goals yet, or (0.128) has no row of the thread
 
@@ -183,6 +184,18 @@ def insert_goal(home: Home, goal: Goal, deadline: Deadline) -> Outcome:
         (changed,) = databases.write_once(path, [(_INSERT, values)], deadline)
         return Outcome.INSERTED if changed == 1 else Outcome.EXISTS
     return Outcome.NO_PLACE
+
+
+def write_anew(home: Home, goal: Goal, deadline: Deadline) -> Outcome:
+    """Write a goal whose row is gone, as `insert_goal` does, but active only where an update has dropped it.
+
+    That is one of `state_N`, whose table 0.134 and later drop. From `goals_N` no release drops a row by itself:
+    a person may have cleared the goal, or the database was made anew. Paused it costs nothing either way.
+    """
+    if goal.table is GoalTable.STATE or not goal.is_active:
+        return insert_goal(home, goal, deadline)
+    outcome = insert_goal(home, replace(goal, status=GoalStatus.PAUSED), deadline)
+    return Outcome.INSERTED_PAUSED if outcome is Outcome.INSERTED else outcome
 
 
 def _places(home: Home) -> Iterator[tuple[Path, GoalTable]]:

@@ -139,7 +139,6 @@ def _walk(top: Path, archived: bool, findings: list[Finding]) -> Iterator[tuple[
     while pending:
         folder, depth, linked = pending.pop()
         try:
-            # Only a link can lead back to a folder: those are remembered, plain ones need no look.
             entries = os.scandir(folder)
         except FileNotFoundError:
             continue
@@ -149,11 +148,10 @@ def _walk(top: Path, archived: bool, findings: list[Finding]) -> Iterator[tuple[
         with entries:
             for entry in entries:
                 try:
+                    behind_link = linked or entry.is_symlink()
                     if entry.is_dir():
-                        if entry.is_symlink() and not _first_visit(entry, seen):
-                            continue
-                        if depth < _DEEPEST:
-                            pending.append((entry.path, depth + 1, linked or entry.is_symlink()))
+                        if depth < _DEEPEST and _first_visit(entry, seen):
+                            pending.append((entry.path, depth + 1, behind_link))
                         continue
                     file = _rollout_at(entry, archived)
                 except FileNotFoundError:
@@ -162,7 +160,7 @@ def _walk(top: Path, archived: bool, findings: list[Finding]) -> Iterator[tuple[
                     findings.append(_unreadable(Path(entry.path), error))
                     continue
                 if file is not None:
-                    yield file, linked or entry.is_symlink()
+                    yield file, behind_link
 
 
 def _rollout_at(entry: os.DirEntry[str], archived: bool) -> RolloutFile | None:
@@ -185,6 +183,9 @@ def _rollout_at(entry: os.DirEntry[str], archived: bool) -> RolloutFile | None:
 
 
 def _first_visit(entry: os.DirEntry[str], seen: set[tuple[int, int]]) -> bool:
+    """Only a link can lead back to a folder: those are remembered, plain ones need no look."""
+    if not entry.is_symlink():
+        return True
     status = entry.stat()
     key = (status.st_dev, status.st_ino)
     if key in seen:

@@ -37,7 +37,7 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,7 +146,7 @@ def word(context: click.Context, option: click.Parameter, value: str | None) -> 
     """One word that is fit for a log and a file name."""
     if value is not None and not _WORD.fullmatch(value):
         raise click.BadParameter(
-            "expected one word of letters, digits, '.', '_' and '-', at most 64.", ctx=context, param=option
+            "expected one word of letters, digits, '.', '_', '+' and '-', at most 64.", ctx=context, param=option
         )
     return value
 
@@ -219,7 +219,9 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
 timeout_option = click.option(
     "--timeout", metavar="TIME", help='The time limit of the whole call, such as 90 or "5 min" (PREFLIGHT_TIMEOUT).'
 )
-target_version_option = click.option("--target-version", metavar="VERSION", help="The runtime to be installed.")
+target_version_option = click.option(
+    "--target-version", metavar="VERSION", callback=word, help="The runtime to be installed."
+)
 runtime_option = click.option(
     "--runtime", metavar="PATH", callback=given_path, help="The Codex binary that resumes checkpoints on trial."
 )
