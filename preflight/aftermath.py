@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from preflight.codex import goals as codex_goals
 from preflight.codex.goals import Outcome
 from preflight.codex.home import find_homes
 from preflight.codex.runtime import RuntimeVersion, drops_goals
-from preflight.codex.threads import find_threads, rollout_files
+from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
 from preflight.comparison import compare, dropped_goals, goal_gone, lost_with_their_table
+from preflight.errors import DamagedFile, PreflightError
 from preflight.model import Answer, Finding, Goal, GoalTable, Home, Result, Severity
 from preflight.pause import PutBack, PuttingBack, put_back
 from preflight.request import Request
@@ -33,12 +34,13 @@ class _Finished:
     put_back: tuple[PutBack, ...]
     written_anew: tuple[str, ...]
     findings: tuple[Finding, ...]
+    would_put_back: tuple[PauseEntry, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         return {
             "home": self.home.path,
             "checkpoint": self.checkpoint_id,
-            "goals": [_as_json(one) for one in self.put_back],
+            "goals": [*(_as_json(one) for one in self.put_back), *(_would(entry) for entry in self.would_put_back)],
             "goals_written_anew": list(self.written_anew),
         }
 
@@ -49,11 +51,13 @@ def finish(request: Request) -> Result:
     A goal that the update dropped is written anew, with the status it had before we paused it; what
     a person changed meanwhile stays as it is. With `dry_run` nothing is changed, and the goals that
     would be touched are listed. Raises Locked, StoreRefused, UnknownSchema, DatabaseBusy,
-    TimeLimitReached; goals that were put back by then are recorded.
+    TimeLimitReached: the first error, after every home has had its turn; goals that were put back by
+    then are recorded.
     """
     deadline = Deadline(request.timeout)
     homes, not_checked = find_homes(request.homes, request.env, request.user_home)
-    finished = [_finish(home, request, deadline) for home in homes]
+    finished: list[_Finished] = []
+    _each(homes, lambda home: finished.append(_finish(home, request, deadline)))
     decision = policy.verdict_on([finding for one in finished for finding in one.findings])
     return Result(
         command="finish",
@@ -75,21 +79,24 @@ def resume_goals(request: Request) -> Result:
     homes, not_checked = find_homes(request.homes, request.env, request.user_home)
     told: list[dict[str, object]] = []
     findings: list[Finding] = []
-    for home in homes:
+
+    def resume(home: Home) -> None:
         store = Store.existing(store_root(request.store, request.env), home)
         if store is None:
-            continue
+            return
         with ExitStack() as stack:
             journal = _locked_journal(store, request, deadline, stack, "resume-goals")
             if request.dry_run:
-                told += [_would(entry) for entry in journal.pending()]
-                continue
-            manifest = store.last_run()
+                told.extend(_would(entry) for entry in journal.pending())
+                return
+            manifest, _ = _last_run(store)
             lost = lost_with_their_table(home, manifest) if manifest is not None else ()
             known = {goal.thread_id: goal for goal in lost}
             done = put_back(home, journal, PuttingBack(deadline=deadline, known=known))
-            told += [_as_json(one) for one in done]
-            findings += _not_put_back(done)
+            told.extend(_as_json(one) for one in done)
+            findings.extend((*_not_put_back(done), *_journal_damaged(journal, store)))
+
+    _each(homes, resume)
     decision = policy.verdict_on(findings)
     return Result(
         command="resume-goals",
@@ -100,35 +107,75 @@ def resume_goals(request: Request) -> Result:
     )
 
 
+def _each(homes: Sequence[Home], deed: Callable[[Home], None]) -> None:
+    """Do it for every home, and raise the first error at the end: one home must not keep another's goals paused."""
+    errors: list[PreflightError] = []
+    for home in homes:
+        try:
+            deed(home)
+        except PreflightError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 def _finish(home: Home, request: Request, deadline: Deadline) -> _Finished:
     store = Store.existing(store_root(request.store, request.env), home)
     if store is None:
         return _Finished(home, None, None, (), (), (_no_run(home),))
     with ExitStack() as stack:
         journal = _locked_journal(store, request, deadline, stack, "finish")
-        manifest = store.last_run()
+        manifest, unknown = _last_run(store)
+        damaged = _journal_damaged(journal, store)
+        would = tuple(journal.pending()) if request.dry_run else ()
         if manifest is None:
             # A run was killed before its first checkpoint: it may have paused goals all the same.
             done = () if request.dry_run else put_back(home, journal, PuttingBack(deadline=deadline))
-            return _Finished(home, store, None, done, (), (_no_run(home), *_not_put_back(done)))
+            findings = [*(unknown or (_no_run(home),)), *_not_put_back(done), *damaged]
+            return _Finished(home, store, None, done, (), tuple(findings), would)
         found = find_threads(home, deadline)
         request.progress("comparing the home with the checkpoint")
         folder = store.checkpoint_folder(manifest.checkpoint_id)
-        findings = [finding for finding in found.findings if finding.severity is Severity.BLOCK]
+        findings = [*damaged, *(finding for finding in found.findings if finding.severity is Severity.BLOCK)]
         findings += compare(home, found, rollout_files(found), manifest, folder, deadline)
+        findings += _of_goal_threads(found, findings)
         if _about_to_drop(home, manifest, found.goals):
             return _Finished(home, store, manifest.checkpoint_id, (), (), (*findings, _not_started(home)))
         restored: tuple[PutBack, ...] = ()
         written: tuple[str, ...] = ()
         if not request.dry_run:
             request.progress("putting the goals back")
-            restored = put_back(home, journal, _how(home, manifest, findings, deadline))
-            findings += _not_put_back(restored)
-            written = _write_dropped(home, manifest, deadline)
+            try:
+                restored = put_back(home, journal, _how(home, manifest, findings, deadline))
+                findings += _not_put_back(restored)
+                written = _write_dropped(home, manifest, found, deadline)
+            except DamagedFile as error:
+                findings.append(_database_in_the_way(error))
         told = {one.thread_id for one in restored}
         gone = dropped_goals(codex_goals.read_goals(home, deadline).goals, manifest)
         findings += [goal_gone(goal, manifest) for goal in gone if goal.thread_id not in told]
-    return _Finished(home, store, manifest.checkpoint_id, restored, written, tuple(findings))
+    return _Finished(home, store, manifest.checkpoint_id, restored, written, tuple(findings), would)
+
+
+def _of_goal_threads(found: ThreadsFound, told: Sequence[Finding]) -> list[Finding]:
+    """What else keeps a thread with a goal from being opened: a fork is harmed by what its base has lost."""
+    named = {(finding.finding_id, finding.thread_id) for finding in told}
+    return [
+        finding
+        for thread in found.threads
+        for finding in thread.findings
+        if finding.severity is Severity.BLOCK and (finding.finding_id, finding.thread_id) not in named
+    ]
+
+
+def _database_in_the_way(error: DamagedFile) -> Finding:
+    return Finding(
+        finding_id="goal-not-put-back",
+        severity=Severity.BLOCK,
+        cause=f"goals that we paused stay paused, because their database cannot be read: {error.message}",
+        remedy="put the database right, then: preflight finish",
+        path=error.path,
+    )
 
 
 def _how(home: Home, manifest: Manifest, findings: Sequence[Finding], deadline: Deadline) -> PuttingBack:
@@ -138,15 +185,17 @@ def _how(home: Home, manifest: Manifest, findings: Sequence[Finding], deadline: 
     return PuttingBack(deadline=deadline, known=known, withheld=frozenset(harmed))
 
 
-def _write_dropped(home: Home, manifest: Manifest, deadline: Deadline) -> tuple[str, ...]:
+def _write_dropped(home: Home, manifest: Manifest, found: ThreadsFound, deadline: Deadline) -> tuple[str, ...]:
     """The goals that went with their table, as they were in the checkpoint: the update to 0.134 drops them all.
 
-    A single goal that is gone from a table that is still there was cleared by somebody, and stays so.
+    A single goal that is gone from a table that is still there was cleared by somebody, and stays so. A
+    thread without a rollout gets no goal: it is written when the rollout is back, by the next `finish`.
     """
+    there = {thread.thread_id for thread in found.threads if thread.lineage}
     return tuple(
         goal.thread_id
         for goal in lost_with_their_table(home, manifest)
-        if codex_goals.insert_goal(home, goal, deadline) is Outcome.INSERTED
+        if goal.thread_id in there and codex_goals.insert_goal(home, goal, deadline) is Outcome.INSERTED
     )
 
 
@@ -158,6 +207,39 @@ def _about_to_drop(home: Home, manifest: Manifest, goals: Sequence[Goal]) -> boo
     versions = [RuntimeVersion.parse(record.version) for record in manifest.runtimes]
     known = [version for version in versions if version is not None]
     return drops_goals(max(known, default=RuntimeVersion((0, 128, 0))), target) is Answer.YES
+
+
+def _last_run(store: Store) -> tuple[Manifest | None, tuple[Finding, ...]]:
+    """The manifest of the last run, or why it cannot be read: that must not keep a goal from being put back."""
+    try:
+        return store.last_run(), ()
+    except DamagedFile as error:
+        return None, (
+            Finding(
+                finding_id="checkpoint-damaged",
+                severity=Severity.BLOCK,
+                cause=f"the checkpoint of the last run cannot be read, so there is nothing to compare with: {error}",
+                remedy="look for your threads in Codex; preflight list shows the other checkpoints",
+                path=error.path,
+            ),
+        )
+
+
+def _journal_damaged(journal: Journal, store: Store) -> list[Finding]:
+    lines = journal.damaged_lines()
+    if not lines:
+        return []
+    return [
+        Finding(
+            finding_id="journal-damaged",
+            severity=Severity.WARN,
+            cause="lines of the journal cannot be read: a goal that they name stays paused",
+            measured=lines,
+            expected=0,
+            remedy="look at the paused goals in Codex, then move the journal out of the store",
+            path=store.journal,
+        )
+    ]
 
 
 def _locked_journal(store: Store, request: Request, deadline: Deadline, stack: ExitStack, command: str) -> Journal:
@@ -181,7 +263,7 @@ def _no_run(home: Home) -> Finding:
     return Finding(
         finding_id="no-run",
         severity=Severity.WARN,
-        cause="there is no checkpoint of this home to compare with, and no goal was paused",
+        cause="there is no checkpoint of this home to compare with",
         remedy="before the next update: preflight run",
         path=home.path,
     )

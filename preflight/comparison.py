@@ -15,9 +15,10 @@ from pathlib import Path
 
 from preflight.checkpoint.manifest import InventoryItem, Manifest, SourceRecord, ThreadRecord
 from preflight.codex import threads as codex_threads
+from preflight.codex.rollout import read_meta
 from preflight.codex.threads import ThreadsFound
 from preflight.errors import DamagedFile, PreflightError, TryLater
-from preflight.model import Finding, Goal, GoalTable, Home, RolloutFile, Severity
+from preflight.model import Finding, Goal, GoalTable, HistoryMode, Home, RolloutFile, Severity
 from preflight.system import databases
 from preflight.system import files as system_files
 from preflight.system.deadline import Deadline
@@ -120,7 +121,7 @@ def _rollouts(
     now = {_bare(file.path.name): file for file in files}
     kept = {Path(record.file).name: record for record in manifest.threads}
     for item in manifest.inventory:
-        name = Path(item.path).name
+        name = item.place.name
         file = now.get(_bare(name))
         record = kept.get(name)
         if file is None:
@@ -146,7 +147,7 @@ def _begins_with(path: Path, record: ThreadRecord, manifest: Manifest) -> bool:
 
 
 def _missing(item: InventoryItem, record: ThreadRecord | None, manifest: Manifest, folder: Path) -> Finding:
-    place = manifest.home.path / item.path
+    place = manifest.home.path / item.place
     return Finding(
         finding_id="rollout-missing",
         severity=Severity.BLOCK,
@@ -169,7 +170,7 @@ def _not_found(item: InventoryItem, manifest: Manifest) -> Finding:
         measured=0,
         expected=item.size_bytes,
         remedy="make the folders readable for your user, then: preflight finish",
-        path=manifest.home.path / item.path,
+        path=manifest.home.path / item.place,
     )
 
 
@@ -224,17 +225,32 @@ def _checkpointed(files: Sequence[RolloutFile], manifest: Manifest, folder: Path
             except OSError as error:
                 yield _unreadable(record, file, error)
                 continue
-            if not same:
-                yield Finding(
-                    finding_id="rollout-rewritten",
-                    severity=Severity.WARN,
-                    thread_id=record.thread_id,
-                    cause="the runtime has rewritten this rollout, as a migration does; the checkpoint has the old one",
-                    measured=file.size_bytes,
-                    expected=source.used_bytes,
-                    remedy=f"open the thread and look at its newest turn; the copy is {folder / record.file}",
-                    path=file.path,
-                )
+            if not same and not _begins_with(file.path, record, manifest):
+                yield _rewritten(record, source, file, folder)
+
+
+def _rewritten(record: ThreadRecord, source: SourceRecord, file: RolloutFile, folder: Path) -> Finding:
+    """Only a migration has a reason to: it makes a paginated rollout of a legacy one (0.169)."""
+    migrated = record.history_mode is HistoryMode.LEGACY and _is_paginated(file.path)
+    return Finding(
+        finding_id="rollout-rewritten",
+        severity=Severity.WARN if migrated else Severity.BLOCK,
+        thread_id=record.thread_id,
+        cause="the runtime has migrated this rollout to its paginated layout; the checkpoint has the old one"
+        if migrated
+        else "the rollout does not hold what it held before the update, and no migration explains it",
+        measured=file.size_bytes,
+        expected=source.used_bytes,
+        remedy=f"open the thread and look at its newest turn; the copy is {folder / record.file}",
+        path=file.path,
+    )
+
+
+def _is_paginated(path: Path) -> bool:
+    try:
+        return read_meta(path).history_mode is HistoryMode.PAGINATED
+    except (DamagedFile, OSError):
+        return False
 
 
 def _unreadable(record: ThreadRecord, file: RolloutFile, error: OSError) -> Finding:

@@ -15,6 +15,7 @@
         TimeLimitReached         75  time-limit
       DamagedFile                 1  damaged-file      becomes a finding of one thread, never the end of a run
       AppServerError              1  app-server        a running Codex refused a request, or is gone
+      GoalsStayPaused             1  goals-stay-paused a run failed, and then its goals could not be put back
 
 The design's section 5.2 fixes the exit codes. `cli` is the only reader of `exit_code`; reports are
 built from the attributes, never from the text of a message.
@@ -31,6 +32,7 @@ __all__ = [
     "ConfigProblem",
     "DamagedFile",
     "DatabaseBusy",
+    "GoalsStayPaused",
     "HomeRefused",
     "Locked",
     "NoSpace",
@@ -159,6 +161,15 @@ class DamagedFile(PreflightError):
     """One rollout or database cannot be read as what it claims to be."""
 
     code = "damaged-file"
+
+
+class GoalsStayPaused(PreflightError):
+    """A run failed half-way, and the goals that it had paused could not be put back; the journal has them.
+
+    Never the error that the run failed with: "try later, nothing was left changed" would not be true.
+    """
+
+    code = "goals-stay-paused"
 
 
 class AppServerError(PreflightError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,11 +18,12 @@ from preflight.checkpoint.coverage import checkpoint_lookup
 from preflight.checkpoint.journal import Journal
 from preflight.checkpoint.store import Store, store_root
 from preflight.codex import writers
+from preflight.codex.goals import read_goals
 from preflight.codex.home import find_homes, shared_files
 from preflight.codex.runtime import CodexBinary, RuntimeVersion, drops_goals, find_binary
 from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
-from preflight.errors import DamagedFile, Locked, NoSpace, PreflightError, TryLater, UsageProblem
-from preflight.inspection import Inspecting, inspect, refreshed
+from preflight.errors import DamagedFile, GoalsStayPaused, Locked, NoSpace, PreflightError, TryLater, UsageProblem
+from preflight.inspection import Inspecting, inspect
 from preflight.model import (
     Answer,
     Finding,
@@ -75,7 +76,7 @@ class _HomeRun:
         request = self.request
         self.runtimes = writers.runtimes_of(self.home)
         self.binary = find_binary(request.runtime, request.env, self.runtimes)
-        self.found = find_threads(self.home, self.deadline)
+        self.found = find_threads(self.home, self.deadline, self.found)
         how = Inspecting(
             settings=request.settings,
             wanted=frozenset(thread_id.lower() for thread_id in request.threads),
@@ -83,6 +84,7 @@ class _HomeRun:
             version=self.target or self.current,
             checkpoint_of=checkpoint_lookup(self.store),
             deadline=self.deadline,
+            before={seen.thread.thread_id: seen for seen in self.seen.threads} if self.seen is not None else {},
         )
         self.seen = self._with_ours(inspect(self.home, self.found, self.runtimes, how))
 
@@ -107,6 +109,7 @@ class _HomeRun:
         in_state = any(goal.table is GoalTable.STATE for goal in goals)
         return policy.Circumstances(
             checkpointing=checkpointing,
+            pausing=self.pausing,
             machine_memory_bytes=machine_memory_bytes(),
             target_version=None if self.target is None else str(self.target),
             current_version=None if self.current is None else str(self.current),
@@ -122,11 +125,11 @@ class _HomeRun:
         return Journal(self.store.journal)
 
     def pause(self, fences: ExitStack) -> bool:
-        """Pause every active goal and wait for its turn; True when there was one.
+        """Pause every active goal, and wait for its turn and for those of others; True when there was anything to do.
 
         What could not be confirmed in time becomes a finding.
         """
-        from preflight.pause import Pausing, not_confirmed, pause_goals
+        from preflight.pause import Pausing, not_confirmed, pause_goals, wait_for_turns
 
         assert self.seen is not None  # noqa: S101
         self._fence(fences)
@@ -139,9 +142,10 @@ class _HomeRun:
             progress=self.request.progress,
         )
         self.pausing = True
+        until = self.deadline.sub(self.request.wait)
         pauses = pause_goals(self.home, self.seen.threads, self.journal, how)
         self.findings += not_confirmed(pauses)
-        return bool(pauses)
+        return wait_for_turns(self.seen.threads, until, self.request.progress) or bool(pauses)
 
     def _fence(self, fences: ExitStack) -> None:
         """Hold Codex's writer lock of goal threads that nobody has open, so that nobody opens them meanwhile.
@@ -163,7 +167,11 @@ class _HomeRun:
     # ---- checkpoint and verify
 
     def checkpoint(self) -> None:
-        """Write and prove a checkpoint of every thread that needs one; failures become findings."""
+        """Write and prove a checkpoint of every thread that needs one; failures become findings.
+
+        Also when a goal could not be confirmed paused: the other threads need theirs no less, and the
+        lines of a turn in progress that are there are whole.
+        """
         from preflight.checkpoint.make import Making, make_checkpoint
 
         assert self.seen is not None  # noqa: S101
@@ -188,26 +196,31 @@ class _HomeRun:
         )
         try:
             self.made = make_checkpoint(self.store, how)
-        except TryLater:
-            raise
+        except TryLater as error:
+            if not self.findings:
+                raise
+            self.not_checked.append(f"no checkpoint was made: {error.message}")  # the verdict is block already
+            return
         except (PreflightError, OSError) as error:
             self.findings.append(_checkpoint_failed(self.home, error))
             return
+        finally:
+            if self.made is None:
+                # What was begun is of no use and may be what fills the disk; the next run removes what cannot be now.
+                with suppress(OSError):
+                    _clear_left_behind(self.store)
         self.findings += self.made.findings
         self.not_checked += self.made.not_checked
 
     def conclude(self) -> None:
-        """Bring the observations up to date for the verdict: lengths as they are now, and the new checkpoint."""
+        """Look once more: the verdict is on the home as it is now, not as it was before gigabytes were copied.
+
+        Against a person who goes on meanwhile with a goal or begins a turn: what they did before this look
+        blocks; what they do after it is theirs and the updater's, as after any verdict.
+        """
+        self.look()
         assert self.seen is not None  # noqa: S101
-        lookup = checkpoint_lookup(self.store)
-        threads = []
-        for seen in self.seen.threads:
-            thread = refreshed(seen.thread)
-            threads.append(replace(seen, thread=thread, checkpoint=lookup(thread)))
-        self.seen = replace(
-            self._with_ours(replace(self.seen, threads=tuple(threads))),
-            findings=(*self.seen.findings, *self.findings),
-        )
+        self.seen = replace(self.seen, findings=(*self.seen.findings, *self.findings))
 
     def _with_ours(self, seen: HomeObservation) -> HomeObservation:
         if self.store is None:
@@ -222,7 +235,21 @@ class _HomeRun:
         from preflight.pause import PuttingBack, put_back
 
         if self.pausing and self.store is not None:
-            put_back(self.home, self.journal, PuttingBack(deadline=Deadline(_PUT_BACK_SECONDS)))
+            deadline = Deadline(_PUT_BACK_SECONDS)
+            put_back(self.home, self.journal, PuttingBack(deadline=deadline))
+            self._see_goals_again(deadline)
+
+    def _see_goals_again(self, deadline: Deadline) -> None:
+        """The report must not call a goal paused that is active again; unread, they are told as they were."""
+        if self.seen is None:
+            return
+        with suppress(PreflightError):
+            now = {goal.thread_id: goal for goal in read_goals(self.home, deadline).goals}
+            threads = tuple(
+                replace(each, thread=replace(each.thread, goal=now.get(each.thread.thread_id)))
+                for each in self.seen.threads
+            )
+            self.seen = self._with_ours(replace(self.seen, threads=threads))
 
 
 def check(request: Request) -> Result:
@@ -261,29 +288,53 @@ def run(request: Request) -> Result:
             for run_ in runs:
                 if request.pause and run_.pause(stack):
                     run_.look()
-                if not run_.findings:
-                    run_.checkpoint()
+                run_.checkpoint()
                 run_.conclude()
             result = _result("run", runs, not_checked, homes, checkpointing=True)
             result = replace(result, keep_in=tuple(r.store.reports for r in runs if r.store is not None))
-        except BaseException:
-            _put_all_back(runs)
+            if result.verdict is Verdict.BLOCK:
+                decision = policy.verdict_on((*result.findings, *_put_all_back(runs)))
+                data = {**result.data, "homes": tuple(r.seen for r in runs if r.seen is not None)}
+                result = replace(result, data=data, findings=decision.findings, exit_code=decision.exit_code)
+        except BaseException as error:
+            stuck = _put_all_back(runs)
+            if stuck and isinstance(error, PreflightError):
+                message = f"{error.message}; {stuck[0].cause}"
+                raise GoalsStayPaused(message, path=stuck[0].path, hint=stuck[0].remedy) from error
             raise
-        if result.verdict is Verdict.BLOCK:
-            _put_all_back(runs)
     return result
 
 
-def _put_all_back(runs: Sequence[_HomeRun]) -> None:
+def _put_all_back(runs: Sequence[_HomeRun]) -> list[Finding]:
+    """Put the goals of every home back; a finding for each home where that could not be done.
+
+    Against a signal in the middle of it: all is tried once more before the signal has its way. `cli`
+    lets no second one through.
+    """
+    try:
+        return _put_each_back(runs)
+    except BaseException:
+        _put_each_back(runs)
+        raise
+
+
+def _put_each_back(runs: Sequence[_HomeRun]) -> list[Finding]:
+    from preflight.pause import still_paused
+
+    stuck = []
     for run_ in runs:
-        run_.put_back()
+        try:
+            run_.put_back()
+        except (PreflightError, OSError) as error:
+            stuck.append(still_paused(run_.home, error))
+    return stuck
 
 
 def _result(
     command: str, runs: Sequence[_HomeRun], not_checked: Sequence[str], homes: Sequence[Home], *, checkpointing: bool
 ) -> Result:
     observed = [(r.seen, r.circumstances(checkpointing=checkpointing)) for r in runs if r.seen is not None]
-    decision = policy.decide(observed, runs[0].request.settings) if runs else policy.verdict_on(())
+    decision = policy.decide(observed, runs[0].request.settings) if runs else policy.verdict_on([policy.no_home()])
     decision = policy.verdict_on((*decision.findings, *shared_files(homes)))
     gaps = [*not_checked, *(gap for r in runs for gap in r.not_checked)]
     gaps += [gap for seen, _ in observed for gap in seen.not_checked]
@@ -308,10 +359,11 @@ def _dry_run(request: Request, runs: Sequence[_HomeRun], not_checked: Sequence[s
     _require_known(request, runs)
     result = _result("run", runs, not_checked, homes, checkpointing=False)
     seen = [s for r in runs if r.seen is not None for s in r.seen.threads]
+    wanted = {thread_id.lower() for thread_id in request.threads}
     plan = {
         "would_pause": [s.thread.thread_id for s in seen if s.thread.goal is not None and s.thread.goal.is_active],
         "would_checkpoint": [
-            s.thread.thread_id for s in seen if policy.needs_checkpoint(s) or s.thread.thread_id in request.threads
+            s.thread.thread_id for s in seen if policy.needs_checkpoint(s) or s.thread.thread_id in wanted
         ],
     }
     return replace(result, data={**result.data, **plan})

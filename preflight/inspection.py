@@ -6,10 +6,10 @@ others are handled as if it were not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from preflight.codex import boundary, projection, rollout, writers
+from preflight.codex import boundary, projection, writers
 from preflight.codex.resume_rollout import plan_resume
 from preflight.codex.runtime import RuntimeVersion, resume_cost
 from preflight.codex.threads import ThreadsFound
@@ -28,6 +28,7 @@ from preflight.model import (
     SizeClass,
     Tail,
     Thread,
+    TurnState,
     WriterState,
 )
 from preflight.policy import size_class
@@ -38,7 +39,8 @@ from preflight.system.deadline import Deadline
 class Inspecting:
     """How to inspect: thresholds, threads asked for by id, and the version whose memory is estimated.
 
-    `fenced` are threads whose writer lock this process holds itself.
+    `fenced` are threads whose writer lock this process holds itself. `before` is what an earlier look of
+    this run saw, by thread: a rollout that has not changed since is not read again.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Inspecting:
     version: RuntimeVersion | None
     checkpoint_of: Callable[[Thread], CheckpointState | None]
     deadline: Deadline
+    before: Mapping[str, Observation] = field(default_factory=dict)
 
 
 def inspect(home: Home, found: ThreadsFound, runtimes: Sequence[Runtime], how: Inspecting) -> HomeObservation:
@@ -56,11 +59,16 @@ def inspect(home: Home, found: ThreadsFound, runtimes: Sequence[Runtime], how: I
     """
     counts = {**found.counts, "inspected": 0}
     observed = []
+    loaded, hidden = writers.loaded_threads(found.threads, runtimes)
     for thread in found.threads:
-        if _matters(thread, how):
+        matters = _matters(thread, how)
+        if matters or thread.thread_id in loaded:
             how.deadline.check("inspecting threads")
-            observed.append(_observe(thread, runtimes, how))
+            seen = _observe(thread, runtimes, how)
+            if matters or seen.turn is TurnState.IN_PROGRESS:
+                observed.append(seen)
     counts["inspected"] = len(observed)
+    compressed = [seen.thread for seen in observed if seen.thread.head is not None and seen.thread.head.compressed]
     stale = projection.stale_projections(home, [seen.thread for seen in observed], how.deadline)
     return HomeObservation(
         home=home,
@@ -68,6 +76,10 @@ def inspect(home: Home, found: ThreadsFound, runtimes: Sequence[Runtime], how: I
         threads=tuple(observed),
         counts=counts,
         findings=(*found.findings, *stale),
+        not_checked=(
+            *(f"turns in progress in small threads: process {pid} lets nobody look" for pid in hidden),
+            *(f"thread {thread.thread_id}: it is compressed, and nobody has looked inside" for thread in compressed),
+        ),
     )
 
 
@@ -86,7 +98,10 @@ def _observe(thread: Thread, runtimes: Sequence[Runtime], how: Inspecting) -> Ob
     head = thread.head
     if head is not None:
         writer, holding = writers.writer_of(thread, runtimes, lock_is_ours=thread.thread_id in how.fenced)
-        if not head.compressed:
+        earlier = how.before.get(thread.thread_id)
+        if earlier is not None and earlier.resume_bytes is not None and earlier.thread.lineage == thread.lineage:
+            tail, resume_bytes = earlier.tail, earlier.resume_bytes
+        elif not head.compressed:
             try:
                 with boundary.opened(thread.lineage) as files:
                     tail = boundary.read_tail(files)
@@ -108,8 +123,8 @@ def _observe(thread: Thread, runtimes: Sequence[Runtime], how: Inspecting) -> Ob
 
 
 def _estimate(thread: Thread, tail: Tail | None, version: RuntimeVersion | None) -> Estimate | None:
-    if thread.head is None:
-        return None
+    if thread.head is None or thread.head.compressed:
+        return None  # of a compressed one the size is not known, and it is the whole of it that counts
     mode = tail.history_mode if tail is not None else HistoryMode.UNKNOWN
     cost = resume_cost(version, mode)
     return Estimate(
@@ -118,19 +133,6 @@ def _estimate(thread: Thread, tail: Tail | None, version: RuntimeVersion | None)
         runtime_version=None if version is None else str(version),
         history_mode=mode,
     )
-
-
-def refreshed(thread: Thread) -> Thread:
-    """The thread with its newest file as long as it is now; as it was when that cannot be told."""
-    if not thread.lineage:
-        return thread
-    newest = thread.lineage[0]
-    try:
-        identity = rollout.identity_of(newest.file.path.stat())
-    except OSError:
-        return thread
-    file = replace(newest.file, identity=identity)
-    return replace(thread, lineage=(replace(newest, file=file), *thread.lineage[1:]))
 
 
 def _unreadable(thread: Thread, error: DamagedFile | OSError) -> Finding:

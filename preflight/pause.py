@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -16,7 +17,7 @@ from preflight.checkpoint.journal import Journal, PauseEntry, PauseIntent, Pause
 from preflight.codex import boundary, goals
 from preflight.codex.app_server import AppServer, control_socket_of
 from preflight.codex.goals import Outcome
-from preflight.errors import AppServerError, DamagedFile, PreflightError
+from preflight.errors import AppServerError, DamagedFile, NoSpace, PreflightError, TimeLimitReached
 from preflight.model import (
     Finding,
     Goal,
@@ -24,14 +25,17 @@ from preflight.model import (
     GoalTable,
     Home,
     Observation,
+    RolloutFile,
     Severity,
     TurnState,
     WriterState,
 )
+from preflight.system import files
 from preflight.system.deadline import Deadline
 
 _POLL_SECONDS = 0.2
 _INTERRUPT_SECONDS = 10.0
+_ROOM_BYTES = 1 << 20  # for the log that SQLite writes, and its index
 _SOCKET_MS = 30_000  # an answer is waited for no longer than this
 
 
@@ -88,9 +92,25 @@ def pause_goals(home: Home, threads: Sequence[Observation], journal: Journal, ho
     owner's socket. Raises DatabaseBusy, TimeLimitReached and what the journal raises; whatever was
     paused by then is in the journal, and `put_back` undoes it.
     """
-    active = [seen for seen in threads if seen.thread.goal is not None and seen.thread.goal.is_active]
+    if not any(seen.thread.goal is not None and seen.thread.goal.is_active for seen in threads):
+        return ()
+    # Read anew under the run lock: since `threads` were looked at, a person may have paused one of them (a set
+    # through the owner would make that pause ours), or a run that has ended since (its promise must stay in force).
+    rows = {goal.thread_id: goal for goal in goals.read_goals(home, how.deadline).goals if goal.is_active}
+    active = [
+        replace(seen, thread=replace(seen.thread, goal=rows[seen.thread.thread_id]))
+        for seen in threads
+        if seen.thread.thread_id in rows
+    ]
     if not active:
         return ()
+    if files.free_bytes(home.sqlite_home) < _ROOM_BYTES:
+        raise NoSpace(
+            "the disk of the databases is full, and a goal that is paused now could not be put back",
+            path=home.sqlite_home,
+            hint="make room there, then: preflight run",
+            needed_bytes=_ROOM_BYTES,
+        )
     server = control_socket_of(home, how.deadline)
     try:
         pending = [_ask(home, seen, journal, how, server) for seen in active]
@@ -139,10 +159,15 @@ def _confirm(home: Home, pending: Sequence[_Pending], journal: Journal, how: Pau
     until = how.deadline.sub(how.wait_seconds)
     interrupted = False
     while True:
-        rows = {goal.thread_id: goal for goal in goals.read_goals(home, how.deadline).goals}
+        read = goals.read_goals(home, how.deadline)
+        rows = {goal.thread_id: goal for goal in read.goals}
+        damaged = {finding.path for finding in read.findings if finding.finding_id == "database-damaged"}
         for one in pending:
-            if one.state is None:
+            place = home.goals_db if one.intent.table is GoalTable.GOALS else home.state_db
+            if one.state is None and place not in damaged:
                 _look(one, rows.get(one.seen.thread.thread_id), journal)
+            elif one.state is None:
+                one.waiting_for = "its database to be readable"  # no row is seen there, and none is gone
         waiting = [one for one in pending if one.state is None]
         if not waiting:
             return
@@ -204,6 +229,30 @@ def _look(one: _Pending, goal: Goal | None, journal: Journal) -> None:
         one.state = PauseState.PAUSED
 
 
+def wait_for_turns(threads: Sequence[Observation], until: Deadline, progress: Callable[[str], None]) -> bool:
+    """Wait for the turns in progress that no active goal has begun; True when there was one, ended by now or not.
+
+    Whoever looks at the threads again sees which have not ended.
+    """
+    waiting = [
+        seen.thread.head
+        for seen in threads
+        if seen.turn is TurnState.IN_PROGRESS and seen.writer is not WriterState.NONE and not seen.thread.archived
+    ]
+    if waiting:
+        progress("waiting for turns to end")
+    while not until.expired and any(head is not None and _in_turn(head) for head in waiting):
+        time.sleep(until.at_most(_POLL_SECONDS))
+    return bool(waiting)
+
+
+def _in_turn(head: RolloutFile) -> bool:
+    try:
+        return boundary.read_turn(head.path).turn is TurnState.IN_PROGRESS
+    except (DamagedFile, OSError):
+        return False  # the next look says what is wrong with it
+
+
 def not_confirmed(pauses: Sequence[GoalPause]) -> tuple[Finding, ...]:
     """A blocking finding for each goal that could not be confirmed paused."""
     return tuple(
@@ -216,6 +265,18 @@ def not_confirmed(pauses: Sequence[GoalPause]) -> tuple[Finding, ...]:
         )
         for one in pauses
         if one.state is PauseState.NOT_CONFIRMED
+    )
+
+
+def still_paused(home: Home, error: PreflightError | OSError) -> Finding:
+    """The finding for a home whose goals could not be put back after a run that did not end well."""
+    what = error.message if isinstance(error, PreflightError) else error.strerror or str(error)
+    return Finding(
+        finding_id="goal-not-put-back",
+        severity=Severity.BLOCK,
+        cause=f"goals that this run had paused could not be put back: {what}",
+        remedy="preflight resume-goals",
+        path=(error.path if isinstance(error, PreflightError) else None) or home.path,
     )
 
 
@@ -255,27 +316,38 @@ def put_back(home: Home, journal: Journal, how: PuttingBack) -> tuple[PutBack, .
     back nor written stays in the journal, and keeps no other from being put back. Raises DatabaseBusy,
     UnknownSchema, DamagedFile and what the journal raises: the first error, after all have been tried.
     """
-    entries = journal.pending()
-    if not entries:
-        return ()
-    server = control_socket_of(home, how.deadline)
     done: list[PutBack] = []
     errors: list[PreflightError] = []
-    try:
-        for entry in entries:
-            try:
-                done.append(_restore(home, entry, journal, how, server))
-            except PreflightError as error:
-                errors.append(error)
-    finally:
-        if server is not None:
-            server.close()
+    for entry in journal.pending():
+        try:
+            done.append(_restore(home, entry, journal, how))
+        except PreflightError as error:
+            errors.append(error)
+    done = _tell_owner(home, done, how.deadline)
     if errors:
         raise errors[0]
     return tuple(done)
 
 
-def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack, server: AppServer | None) -> PutBack:
+def _tell_owner(home: Home, done: Sequence[PutBack], deadline: Deadline) -> list[PutBack]:
+    """Let idle loaded threads go on: only the owner's own set does that. A server that hangs costs this and no more.
+
+    Every row is active and recorded by now. Against the goal's end at the same moment: the owner's set knows no
+    condition and would win, so it is sent at once or, when the time is over, not at all.
+    """
+    told = list(done)
+    active = [n for n, one in enumerate(done) if one.outcome in (Outcome.RESTORED, Outcome.INSERTED)]
+    with suppress(TimeLimitReached):
+        server = control_socket_of(home, deadline) if active else None
+        if server is not None:
+            with server:
+                for n in active:
+                    answered = _by_socket(server, done[n].thread_id, GoalStatus.ACTIVE, deadline)
+                    told[n] = replace(done[n], owner_told=answered)
+    return told
+
+
+def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack) -> PutBack:
     intent = entry.intent
     if intent.thread_id in how.withheld:
         return PutBack(intent.thread_id, intent.goal_id, Outcome.CHANGED, pending=True)
@@ -289,24 +361,20 @@ def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack, 
         now_ms=_now_ms(),
         deadline=how.deadline,
     )
-    told = False
     if outcome is Outcome.DROPPED:
         outcome = _write_anew(home, intent, how)
-    if outcome in (Outcome.RESTORED, Outcome.INSERTED) and server is not None:
-        # The row is active already; only the owner's own set lets an idle loaded thread go on.
-        told = _by_socket(server, intent.thread_id, GoalStatus.ACTIVE, how.deadline)
     # A goal that went with its table may be written anew later; one that alone is gone was cleared by somebody.
     pending = outcome is Outcome.NO_PLACE or (outcome is Outcome.DROPPED and intent.table is GoalTable.STATE)
     if not pending:
         journal.record_restored(intent, outcome)
-    return PutBack(intent.thread_id, intent.goal_id, outcome, pending, told)
+    return PutBack(intent.thread_id, intent.goal_id, outcome, pending)
 
 
 def _write_anew(home: Home, intent: PauseIntent, how: PuttingBack) -> Outcome:
     known = how.known.get(intent.thread_id)
     if known is None or known.goal_id != intent.goal_id:
         return Outcome.DROPPED
-    return goals.write_anew(home, replace(known, status=intent.status_before), how.deadline)
+    return goals.insert_goal(home, replace(known, status=intent.status_before), how.deadline)
 
 
 def _given_up_ms(intent: PauseIntent) -> int:

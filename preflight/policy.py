@@ -44,11 +44,12 @@ class Circumstances:
     """What the verdict depends on besides the threads.
 
     `checkpointing` is True for a verb that pauses and writes checkpoints (`run`), False for one that
-    only looks (`check`). `drops_goals` says whether the update from `current_version` to
-    `target_version` loses the goals table.
+    only looks (`check`); `pausing` says that it has paused every goal that was active. `drops_goals` says
+    whether the update from `current_version` to `target_version` loses the goals table.
     """
 
     checkpointing: bool
+    pausing: bool = False
     machine_memory_bytes: int
     target_version: str | None = None
     current_version: str | None = None
@@ -77,7 +78,12 @@ def size_class(size_bytes: int, settings: Settings) -> SizeClass:
 
 
 def needs_checkpoint(seen: Observation) -> bool:
-    """Whether `run` makes a checkpoint of this thread: goal threads, and unarchived ones in danger or above."""
+    """Whether `run` makes a checkpoint of this thread: goal threads, and unarchived ones in danger or above.
+
+    Not without a rollout: the goal's row is in every checkpoint, and that the file is gone is a finding already.
+    """
+    if not seen.thread.lineage:
+        return False
     if seen.thread.is_goal_thread:
         return True
     return not seen.thread.archived and seen.size_class in (SizeClass.DANGER, SizeClass.CRITICAL)
@@ -89,15 +95,21 @@ def decide(homes: Iterable[tuple[HomeObservation, Circumstances]], settings: Set
     for home, circumstances in homes:
         findings += home.findings
         findings += _of_home(home, circumstances, settings)
+        # What reading a checkpoint back has told of a thread, its damaged lines, the tail need not tell again.
+        told = {(finding.finding_id, finding.thread_id) for finding in home.findings}
         for seen in home.threads:
             findings += seen.findings
-            findings += _of_thread(seen, circumstances)
+            findings += (f for f in _of_thread(seen, circumstances) if (f.finding_id, f.thread_id) not in told)
     return verdict_on(findings)
 
 
 def verdict_on(findings: Iterable[Finding]) -> Decision:
-    """The verdict that these findings make, the worst one first."""
-    ordered = tuple(sorted(findings, key=lambda f: (f.severity is not Severity.BLOCK, f.finding_id, f.thread_id or "")))
+    """The verdict that these findings make, the worst one first; what two stages have met is told once."""
+    by_rank = sorted(findings, key=lambda f: (f.severity is not Severity.BLOCK, f.finding_id, f.thread_id or ""))
+    told: dict[tuple[object, ...], Finding] = {}
+    for finding in by_rank:
+        told.setdefault((finding.finding_id, finding.thread_id, finding.path), finding)
+    ordered = tuple(told.values())
     code = max((_code(f) for f in ordered), key=lambda c: _RANK[c], default=0)
     verdict = Verdict.PROCEED if code == 0 else Verdict.WARN if code == 3 else Verdict.BLOCK
     return Decision(verdict, ordered, code)
@@ -109,7 +121,25 @@ def _code(finding: Finding) -> int:
     return EXIT_CODES.get(finding.finding_id, 10)
 
 
+def no_home() -> Finding:
+    """The finding for a verdict that has nothing to rest on: no Codex there is more often a wrong place."""
+    return Finding(
+        finding_id="no-home",
+        severity=Severity.WARN,
+        cause="no Codex home was found, so nothing was looked at",
+        remedy="name it with --home, or set CODEX_HOME",
+    )
+
+
 def _of_home(home: HomeObservation, now: Circumstances, settings: Settings) -> Iterator[Finding]:
+    if not home.counts.get("threads") and home.home.state_db is None and home.home.goals_db is None:
+        yield Finding(
+            finding_id="home-empty",
+            severity=Severity.WARN,
+            cause="this home has no thread and no database, so nothing was looked at",
+            remedy="name the right home with --home",
+            path=home.home.path,
+        )
     if home.home.daemon_updater is not Answer.NO:
         sure = home.home.daemon_updater is Answer.YES
         yield Finding(
@@ -126,7 +156,8 @@ def _of_home(home: HomeObservation, now: Circumstances, settings: Settings) -> I
         yield Finding(
             finding_id="target-drops-goals",
             severity=Severity.WARN,
-            cause="the target version deletes the goals table of this one; preflight finish writes the goals anew",
+            cause=f"the update {'deletes' if now.drops_goals is Answer.YES else 'may delete'} the goals table of this "
+            "version; preflight finish writes the goals anew",
             measured=now.current_version,
             expected=now.target_version,
             remedy="preflight run before the update, start the new version once, then preflight finish",
@@ -158,9 +189,11 @@ def _of_turn(seen: Observation, now: Circumstances) -> Iterator[Finding]:
     if goal is not None and goal.is_active:
         yield Finding(
             finding_id="goal-active",
-            severity=Severity.WARN,
+            severity=Severity.BLOCK if now.pausing else Severity.WARN,
             thread_id=thread.thread_id,
-            cause="the goal is active: it goes on by itself, also right after an update",
+            cause="the goal is active although this run has paused every goal: somebody has set it going since"
+            if now.pausing
+            else "the goal is active: it goes on by itself, also right after an update",
             measured=goal.status,
             expected="paused",
             remedy="preflight run pauses it and preflight finish puts it back",
@@ -174,7 +207,7 @@ def _of_turn(seen: Observation, now: Circumstances) -> Iterator[Finding]:
             cause="a turn is in progress; replacing the runtime now would cut it off",
             measured=seen.turn.value,
             expected=TurnState.IDLE.value,
-            remedy="wait for the turn to end, or: preflight run --wait 300 (or --interrupt)",
+            remedy="wait for the turn to end, or: preflight run --wait 300",
         )
     if thread.is_goal_thread and seen.writer is WriterState.UNKNOWN:
         yield Finding(
@@ -184,7 +217,7 @@ def _of_turn(seen: Observation, now: Circumstances) -> Iterator[Finding]:
             cause="whether a process writes to this goal thread could not be told",
             measured=seen.writer.value,
             expected=WriterState.NONE.value,
-            remedy="close Codex, then run the same command again",
+            remedy="close Codex, or run preflight on the system that owns the disk; then the same command again",
         )
 
 
@@ -202,7 +235,9 @@ def _of_size(seen: Observation) -> Iterator[Finding]:
             thread_id=thread.thread_id,
             cause=f"{_what(seen)} of size class {seen.size_class.value} has no fresh verified checkpoint",
             measured=thread.size_bytes,
-            remedy="preflight run",
+            remedy="open the thread once in Codex, which unpacks its rollout, then: preflight run"
+            if thread.head is not None and thread.head.compressed
+            else "preflight run",
         )
     elif seen.size_class is not SizeClass.OK:
         yield Finding(

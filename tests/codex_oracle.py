@@ -23,12 +23,27 @@ def records_of(data: bytes) -> list[dict[str, Any]]:
     found = []
     for line in data.split(b"\n"):
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = json.loads(line, parse_constant=_refuse)
+            json.dumps(record, ensure_ascii=False).encode()  # lone surrogates have no UTF-8
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "type" in record:
+        if isinstance(record, dict) and "type" in record and _depth(record) < 128:
             found.append(record)
     return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _depth(value: Any) -> int:
+    deepest, left = 0, [(value, 1)]
+    while left:
+        inner, depth = left.pop()
+        if isinstance(inner, dict | list):
+            deepest = max(deepest, depth)
+            left += [(each, depth + 1) for each in (inner.values() if isinstance(inner, dict) else inner)]
+    return deepest
 
 
 def is_user(record: dict[str, Any]) -> bool:

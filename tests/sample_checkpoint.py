@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from preflight.checkpoint.jsonline import written_path
 from preflight.checkpoint.manifest import (
     DatabaseRecord,
     FileRecord,
@@ -103,13 +104,13 @@ def sample_manifest() -> Manifest:
         inventory=(
             InventoryItem(
                 thread_id=THREAD,
-                path=PurePosixPath("sessions/2026/11/22/rollout.jsonl"),
+                path="sessions/2026/11/22/rollout.jsonl",
                 size_bytes=3,
                 archived=False,
             ),
             InventoryItem(
                 thread_id="x",
-                path=PurePosixPath(os.fsdecode(b"sessions/\xff/rollout.jsonl")),
+                path=written_path(os.fsdecode(b"sessions/\xff/rollout.jsonl")),
                 size_bytes=0,
                 archived=True,
             ),

@@ -16,6 +16,7 @@ from pathlib import Path
 from preflight.checkpoint.manifest import DatabaseRecord, FileRecord, SourceRecord, ThreadRecord
 from preflight.codex import boundary, history
 from preflight.codex.boundary import OpenLineage
+from preflight.codex.lines import Buffer
 from preflight.codex.resume_rollout import ResumePlan, plan_resume, write_resume_rollout
 from preflight.errors import DamagedFile, NoSpace
 from preflight.model import Finding, HistoryMode, Home, Severity, Tail, Thread
@@ -92,9 +93,11 @@ def capture(
         captured: list[CapturedThread] = []
         for item in planned:
             deadline.check("writing the checkpoint")
-            progress(f"copying {item.length:,} bytes of thread {item.thread.thread_id}")
             try:
-                captured.append(_copy_thread(item, folder))
+                # What was appended while the databases were copied may be in their rows: it belongs into the copy.
+                newest = _plan(stack, item.thread) if item.files.have_grown() else item
+                progress(f"copying {newest.length:,} bytes of thread {item.thread.thread_id}")
+                captured.append(_copy_thread(newest, folder, deadline))
             except (DamagedFile, OSError) as error:
                 failures.append(failure(item.thread, error))
     return Capture(
@@ -169,19 +172,24 @@ def _copy_database(path: Path, home: Home, folder: Path, deadline: Deadline) -> 
     return DatabaseRecord(name=path.name, path=name, source=home.sqlite_home / path.name), record
 
 
-def _copy_thread(item: _Planned, folder: Path) -> CapturedThread:
+def _copy_thread(item: _Planned, folder: Path, deadline: Deadline) -> CapturedThread:
     thread, opened, plan, tail = item.thread, item.files, item.plan, item.tail
     name = f"threads/{thread.thread_id}/{opened.path(0).name}"
     target = folder / name
     files.private_folder(target.parent)
     digest = hashlib.sha256()
+
+    def took(block: Buffer | memoryview) -> None:
+        deadline.check("writing the checkpoint")
+        digest.update(block)
+
     with files.publishing(target, needed_bytes=item.length) as file:
         if plan is None:
             size = opened.identities[0].size_bytes
-            files.copy_range(opened.descriptors[0], file.fileno(), 0, size, digest.update)
+            files.copy_range(opened.descriptors[0], file.fileno(), 0, size, took)
             length = size
         else:
-            length = write_resume_rollout(opened, plan, file, digest.update)
+            length = write_resume_rollout(opened, plan, file, took)
     opened.check_unchanged()
     record = ThreadRecord(
         thread_id=thread.thread_id,

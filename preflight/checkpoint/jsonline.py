@@ -14,14 +14,20 @@ import msgspec
 
 from preflight.errors import DamagedFile, Unverified
 
-__all__ = ["decode", "encode"]
+__all__ = ["RawPath", "WrittenPath", "decode", "encode", "path_of", "written_path"]
 
 _Kind = TypeVar("_Kind")
 
 
-class _RawPath(msgspec.Struct):
+class RawPath(msgspec.Struct, frozen=True):
+    """A path that is not UTF-8: `text` is for people, `b64` are its bytes."""
+
     text: str
     b64: bytes
+
+
+#: A path as it is written. A value that holds thousands of paths keeps them so: msgspec reads these by itself.
+WrittenPath = str | RawPath
 
 
 def encode(value: object, path: Path | None = None) -> bytes:
@@ -43,18 +49,27 @@ def decode(data: bytes, kind: type[_Kind], path: Path | None = None) -> _Kind:
         raise DamagedFile(f"the record is damaged: {error}", path=path) from error
 
 
-def _path_out(value: object) -> str | _RawPath:
-    if not isinstance(value, PurePath):
-        raise TypeError(f"a {type(value).__name__} has no form")
-    raw = os.fsencode(value)
+def written_path(path: str | PurePath) -> WrittenPath:
+    """A path as it is written."""
+    raw = os.fsencode(path)
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        return _RawPath(text=raw.decode(errors="replace"), b64=raw)
+        return RawPath(text=raw.decode(errors="replace"), b64=raw)
+
+
+def path_of(written: WrittenPath) -> str:
+    """The path that was written, as the system's calls take it."""
+    return os.fsdecode(written.encode() if isinstance(written, str) else written.b64)
+
+
+def _path_out(value: object) -> WrittenPath:
+    if not isinstance(value, PurePath):
+        raise TypeError(f"a {type(value).__name__} has no form")
+    return written_path(value)
 
 
 def _value_in(kind: type[Any], value: Any) -> Any:  # noqa: ANN401  # msgspec's hook: any JSON value in, a `kind` out
     if kind is object:
         return value
-    found = msgspec.convert(value, str | _RawPath)
-    return kind(os.fsdecode(found.encode() if isinstance(found, str) else found.b64))
+    return kind(path_of(msgspec.convert(value, WrittenPath)))

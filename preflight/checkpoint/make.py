@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from preflight import __version__
+from preflight.checkpoint import jsonline
 from preflight.checkpoint import manifest as manifests
 from preflight.checkpoint.capture import Capture, CapturedThread, capture
 from preflight.checkpoint.manifest import HomeRecord, InventoryItem, Manifest, RuntimeRecord, ThreadRecord
@@ -196,13 +198,11 @@ def _facts(trial: Trial) -> dict[str, object]:
 
 
 def _item(file: RolloutFile, home: Path) -> InventoryItem:
-    try:
-        place = file.path.relative_to(home)
-    except ValueError:
-        place = file.path
+    """By text: a home may have many thousands of them. A file outside of the home keeps its whole path."""
+    place = os.fspath(file.path).removeprefix(os.path.join(home, "")).replace(os.sep, "/")  # noqa: PTH118
     return InventoryItem(
         thread_id=file.thread_id,
-        path=PurePosixPath(place.as_posix()),
+        path=jsonline.written_path(place),
         size_bytes=file.size_bytes,
         archived=file.archived,
     )

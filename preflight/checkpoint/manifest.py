@@ -120,9 +120,13 @@ class InventoryItem:
     """A rollout that the home had, copied or not; `path` is relative to the home, with `/`."""
 
     thread_id: str
-    path: PurePosixPath
+    path: jsonline.WrittenPath
     size_bytes: int
     archived: bool
+
+    @property
+    def place(self) -> PurePosixPath:
+        return PurePosixPath(jsonline.path_of(self.path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from preflight.codex.lines import (
     Span,
     complete_length,
     is_damaged,
+    is_hole,
     lines_backwards,
     lines_forwards,
     parse,
@@ -176,6 +177,8 @@ def is_user_message(record: Record) -> bool:
     with a tag, a heading or the summary's words; a person's message that begins so is not counted
     here, but has its own `user_message` event in legacy files.
     """
+    if payload_type(record) != "message":
+        return False
     try:
         message = _message(record.payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -222,6 +225,11 @@ class OpenLineage:
     def read(self, segment: int, span: Span) -> bytearray:
         return read_line(self.descriptors[segment], span, self.path(segment))
 
+    def have_grown(self) -> bool:
+        """Whether something was appended to one of the files since it was opened."""
+        now = (os.fstat(descriptor).st_size for descriptor in self.descriptors)
+        return any(size > identity.size_bytes for size, identity in zip(now, self.identities, strict=True))
+
     def check_unchanged(self) -> None:
         """Raise DamagedFile when a file was replaced or became shorter since it was opened; growth is fine."""
         for segment, descriptor, identity in zip(self.lineage, self.descriptors, self.identities, strict=True):
@@ -266,7 +274,7 @@ def read_turn(path: Path) -> TurnReading:
     try:
         size = os.fstat(descriptor).st_size
         for span in lines_backwards(descriptor, complete_length(descriptor, size), path):
-            record = parse(read_line(descriptor, span, path))
+            record = None if is_hole(descriptor, span) else parse(read_line(descriptor, span, path))
             if record is None or record.type != "event_msg":
                 continue
             kind = payload_type(record)
@@ -292,6 +300,9 @@ def read_tail(files: OpenLineage, *, gap_limit: int = GAP_LIMIT) -> Tail:
         oldest = end
         for span in lines_backwards(descriptor, end, files.path(segment)):
             oldest = span[0]
+            if is_hole(descriptor, span):
+                walk.damaged += 1
+                continue
             data = files.read(segment, span)
             record = parse(data)
             if record is None:

@@ -24,7 +24,7 @@ goes on as if nothing had been. Only `thread/goal/set` through the owner itself 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from preflight.system import databases
 from preflight.system.databases import ReadOnlyConnection
 from preflight.system.deadline import Deadline
 
-__all__ = ["GoalsRead", "Outcome", "insert_goal", "pause", "read_goals", "restore_status", "write_anew"]
+__all__ = ["GoalsRead", "Outcome", "insert_goal", "pause", "read_goals", "restore_status"]
 
 _COLUMNS = (
     "thread_id",
@@ -48,6 +48,7 @@ _COLUMNS = (
     "created_at_ms",
     "updated_at_ms",
 )
+_TEXTS = frozenset({"thread_id", "goal_id", "objective", "status"})
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM thread_goals"  # noqa: S608 -- names from above
 _PAUSE = (
     "UPDATE thread_goals SET status = 'paused', updated_at_ms = ?"
@@ -74,7 +75,6 @@ class Outcome(StrEnum):
     REPLACED = "replaced"  # the thread has another goal by now
     DROPPED = "dropped"  # the row or the whole table is gone
     INSERTED = "inserted"
-    INSERTED_PAUSED = "inserted-paused"  # no update is known that drops it, so a person may have: it must not go on
     EXISTS = "exists"  # the thread has a goal, this one or another: it stays as it is
     NO_PLACE = "no-place"  # Codex has made no table of goals yet, or (0.128) has no row of the thread
 
@@ -95,18 +95,20 @@ def read_goals(home: Home, deadline: Deadline) -> GoalsRead:
     """Every goal of the home, with its objective; none when there is no table of goals.
 
     Where both tables hold a goal of one thread, that of `state_N` counts: a runtime that uses the other
-    one drops this table when it starts. A database that is malformed becomes a finding of severity
-    block and the other one is still read. Raises UnknownSchema, DatabaseBusy, TimeLimitReached.
+    one drops this table when it starts. A row that no Codex writes becomes a finding of severity block,
+    and so does a database that is malformed; the others are still read. Raises UnknownSchema,
+    DatabaseBusy, TimeLimitReached.
     """
     chosen: dict[str, Goal] = {}
     set_aside: list[Goal] = []
     findings: list[Finding] = []
     for path, table in _places(home):
         try:
-            rows = _read(path, table, deadline)
+            rows, odd = _read(path, table, deadline)
         except DamagedFile as error:
             findings.append(_damaged(path, error))
             continue
+        findings.extend(_odd_row(path, thread_id) for thread_id in odd)
         set_aside.extend(goal for goal in rows if chosen.setdefault(goal.thread_id, goal) is not goal)
     findings.extend(_disagreements(chosen, set_aside))
     findings.extend(_unknown_status(goal) for goal in chosen.values() if goal.status not in _KNOWN_STATUSES)
@@ -150,8 +152,10 @@ def restore_status(
     latest = paused_at_ms if paused_until_ms is None else paused_until_ms
     outcome = Outcome.DROPPED
     for path, table in reversed(list(_places(home))):  # a damaged state_N need not keep a goal from coming back
-        row = next(iter(_read(path, table, deadline, thread_id)), None)
+        rows, odd = _read(path, table, deadline, thread_id)
+        row = next(iter(rows), None)
         if row is None:
+            outcome = Outcome.CHANGED if odd else outcome
             continue
         if row.goal_id != goal_id:
             outcome = Outcome.REPLACED
@@ -186,18 +190,6 @@ def insert_goal(home: Home, goal: Goal, deadline: Deadline) -> Outcome:
     return Outcome.NO_PLACE
 
 
-def write_anew(home: Home, goal: Goal, deadline: Deadline) -> Outcome:
-    """Write a goal whose row is gone, as `insert_goal` does, but active only where an update has dropped it.
-
-    That is one of `state_N`, whose table 0.134 and later drop. From `goals_N` no release drops a row by itself:
-    a person may have cleared the goal, or the database was made anew. Paused it costs nothing either way.
-    """
-    if goal.table is GoalTable.STATE or not goal.is_active:
-        return insert_goal(home, goal, deadline)
-    outcome = insert_goal(home, replace(goal, status=GoalStatus.PAUSED), deadline)
-    return Outcome.INSERTED_PAUSED if outcome is Outcome.INSERTED else outcome
-
-
 def _places(home: Home) -> Iterator[tuple[Path, GoalTable]]:
     """The databases that may hold goals, the one whose table is in use first."""
     if home.state_db is not None:
@@ -216,15 +208,29 @@ def _has_goals(connection: ReadOnlyConnection, table: GoalTable) -> bool:
     return True
 
 
-def _read(path: Path, table: GoalTable, deadline: Deadline, thread_id: str | None = None) -> list[Goal]:
+def _read(
+    path: Path, table: GoalTable, deadline: Deadline, thread_id: str | None = None
+) -> tuple[list[Goal], list[str | None]]:
+    """The goals of one table, and the thread ids of rows that are none: SQLite keeps a word in a column of numbers."""
+    goals: list[Goal] = []
+    odd: list[str | None] = []
     with databases.connect_readonly(path, deadline) as connection:
         if not _has_goals(connection, table):
-            return []
+            return goals, odd
         only, parameters = ("", ()) if thread_id is None else (" WHERE thread_id = ?", (thread_id,))
-        return [
-            Goal(**dict(zip(_COLUMNS, row, strict=True)), table=table)
-            for row in connection.execute(_SELECT + only, parameters)
-        ]
+        for row in connection.execute(_SELECT + only, parameters):
+            values = dict(zip(_COLUMNS, row, strict=True))
+            if all(_is_codexs(name, value) for name, value in values.items()):
+                goals.append(Goal(**values, table=table))
+            else:
+                odd.append(row[0] if isinstance(row[0], str) else None)
+    return goals, odd
+
+
+def _is_codexs(column: str, value: object) -> bool:
+    if column in _TEXTS:
+        return isinstance(value, str)
+    return isinstance(value, int) or (value is None and column == "token_budget")
 
 
 def _disagreements(chosen: Mapping[str, Goal], set_aside: Iterable[Goal]) -> Iterator[Finding]:
@@ -254,6 +260,17 @@ def _unknown_status(goal: Goal) -> Finding:
         measured=goal.status,
         expected=", ".join(GoalStatus),
         remedy="pause the goal in Codex, or update codex-preflight; then run preflight check",
+    )
+
+
+def _odd_row(path: Path, thread_id: str | None) -> Finding:
+    return Finding(
+        finding_id="goal-row-damaged",
+        severity=Severity.BLOCK,
+        thread_id=thread_id,
+        cause=f"a goal in {path.name} has values that no Codex writes: it is not touched, and may go on by itself",
+        remedy="set the goal anew in Codex, or clear it there; then run preflight check",
+        path=path,
     )
 
 

@@ -72,13 +72,13 @@ def history_of_original(files: OpenLineage, tail: Tail) -> History | None:
 
 
 def replay(files: OpenLineage) -> Replay:
-    """Read one whole file forwards, twice: for its structure and turns, then from its base on."""
+    """Read one whole file forwards, once; from its base on again only where a rollback drops the newest one."""
     descriptor, end, path = files.descriptors[0], files.identities[0].size_bytes, files.path(0)
     reading = _Reading()
-    last = b""
+    last: Buffer = b""
     for offset, data in lines_forwards(descriptor, 0, end, path):
         reading.take(offset, parse(data), data)
-        last = bytes(data[-1:])
+        last = data
     return Replay(
         thread_id=reading.thread_id,
         history=_history(files, reading, end),
@@ -87,7 +87,7 @@ def replay(files: OpenLineage) -> Replay:
         damaged=reading.damaged,
         not_utf8=reading.not_utf8,
         ordinals_rise=reading.ordinals_rise,
-        complete=last == b"\n",
+        complete=last.endswith(b"\n"),
     )
 
 
@@ -98,6 +98,9 @@ def _history(files: OpenLineage, reading: _Reading, end: int) -> History | None:
     )
     if base is None or settings is None:
         return None
+    newest = reading.behind
+    if newest is not None and newest.base_offset == base[0]:
+        return History(base[1], settings, newest.records, newest.digest.hexdigest())
     digest = hashlib.sha256()
     records = -1  # the base itself is not behind the base
     for _, data in lines_forwards(files.descriptors[0], base[0], end, files.path(0)):
@@ -120,10 +123,20 @@ def _feed(digest: hashlib._Hash, record: Record | None) -> int:
 
 
 @dataclass(slots=True)
+class _Behind:
+    """The records met so far behind the base at `base_offset`."""
+
+    base_offset: int
+    records: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
+@dataclass(slots=True)
 class _Reading:
     """Turns as a stack: a rollback takes the newest ones off, down to the n-th user turn."""
 
     turns: list[_Turn] = field(default_factory=lambda: [_Turn()])
+    behind: _Behind | None = None
     thread_id: str | None = None
     records: int = 0
     shown: int = 0
@@ -137,26 +150,32 @@ class _Reading:
         if record is None:
             self._refused(data)
             return
-        self.records += 1
-        if record.ordinal is not None:
-            self.ordinals_rise = self.ordinals_rise and record.ordinal > self.ordinal
-            self.ordinal = record.ordinal
+        self._count(record)
         turn = self.turns[-1]
         match record.type:
-            case "session_meta":
-                if offset == 0:
-                    self.thread_id = _thread_id(record)
-            case "compacted":
-                if has_replacement_history(record):
-                    turn.bases.append((offset, digest_of(record)))
-            case "turn_context":
-                turn.settings_sha256 = digest_of(record)
             case "response_item":
                 turn.is_user = turn.is_user or is_user_message(record)
             case "event_msg":
                 self._event(record)
+            case "turn_context":
+                turn.settings_sha256 = digest_of(record)
+            case "compacted":
+                if has_replacement_history(record):
+                    turn.bases.append((offset, digest_of(record)))
+                    self.behind = _Behind(offset)
+            case "session_meta":
+                if offset == 0:
+                    self.thread_id = _thread_id(record)
             case _:
                 return
+
+    def _count(self, record: Record) -> None:
+        self.records += 1
+        if self.behind is not None:
+            self.behind.records += _feed(self.behind.digest, record)
+        if record.ordinal is not None:
+            self.ordinals_rise = self.ordinals_rise and record.ordinal > self.ordinal
+            self.ordinal = record.ordinal
 
     def _event(self, record: Record) -> None:
         kind = payload_type(record)

@@ -23,6 +23,7 @@ _CHUNK: Final = 1 << 20
 _HEAD: Final = 512
 _FIRST_WINDOW: Final = 64 << 10
 _LARGEST_WINDOW: Final = 16 << 20
+_LONGEST_SEEN: Final = 64 << 20  # with room: 47 MB were reported (openai/codex#37346)
 
 #: Codex reads no line whose arrays and objects lie deeper than this in each other: it skips it (0.128.0 to 0.169.0).
 _DEEPEST: Final = 127
@@ -31,7 +32,7 @@ _NOT_STRUCTURE: Final = bytes(sorted(set(range(256)) - set(b'"[]{}')))
 Buffer = bytes | bytearray
 
 _UNINTERESTING = re.compile(
-    rb"""\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(?:
+    rb"""\r?\n | \{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(?:
         event_msg","payload":\{"type":"
             (?!task_started"|turn_started"|task_complete"|turn_complete"|turn_aborted"|user_message"|thread_rolled_back")
             [a-z_]+"
@@ -42,6 +43,9 @@ _UNINTERESTING = re.compile(
     )""",
     re.VERBOSE,
 )
+
+
+_KIND_FIRST = re.compile(rb'\{"type":"([a-z_]+)"').match
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -138,6 +142,23 @@ def _window(
     return found, first_start
 
 
+def is_hole(descriptor: int, span: Span) -> bool:
+    """Whether a line is longer than any that Codex has been seen to write, and no JSON because of a NUL byte in it.
+
+    A crash or a sparse copy can leave gigabytes of them. They are told in blocks, up to the first one,
+    so that the line need not be read whole.
+    """
+    position, end = span
+    if end - position <= _LONGEST_SEEN:
+        return False
+    while position < end:
+        block = read_at(descriptor, min(_CHUNK, end - position), position)
+        if not block or b"\0" in block:
+            return bool(block)
+        position += len(block)
+    return False
+
+
 def read_line(descriptor: int, span: Span, path: Path) -> bytearray:
     """The bytes of one line, newline included; raises DamagedFile when the file is shorter by now."""
     start, end = span
@@ -152,29 +173,28 @@ def lines_forwards(descriptor: int, start: int, end: int, path: Path) -> Iterato
 
     Memory is one block of 1 MiB or the longest line. Raises DamagedFile when the file ends early.
     """
+    buffer = bytearray(_CHUNK)  # one for all blocks: half of the time would go into making new ones
+    view = memoryview(buffer)
     pending = bytearray()
     pending_start = start
     position = start
     while position < end:
-        block = bytes(read_at(descriptor, min(_CHUNK, end - position), position))
-        if not block:
+        got = read_into(descriptor, view[: min(_CHUNK, end - position)], position)
+        if not got:
             raise DamagedFile("the rollout became shorter while it was read", path=path)
-        position += len(block)
+        position += got
         cut = 0
-        while True:
-            newline = block.find(b"\n", cut)
-            if newline < 0:
-                break
+        while (newline := buffer.find(b"\n", cut, got)) >= 0:
             if pending:
-                pending += block[cut : newline + 1]
+                pending += view[cut : newline + 1]
                 yield pending_start, pending
                 pending_start += len(pending)
                 pending = bytearray()
             else:
-                yield pending_start, block[cut : newline + 1]
+                yield pending_start, bytes(view[cut : newline + 1])
                 pending_start += newline + 1 - cut
             cut = newline + 1
-        pending += block[cut:]
+        pending += view[cut:got]
     if pending:
         yield pending_start, pending
 
@@ -196,7 +216,12 @@ def parse(line: Buffer) -> Record | None:
 
 
 def payload_type(record: Record) -> str | None:
-    """`payload.type`, for `event_msg` and `response_item`; None when there is none."""
+    """`payload.type`, for `event_msg` and `response_item`; None when there is none.
+
+    Codex writes it first: then the rest of the payload, often megabytes, is not gone through again.
+    """
+    if found := _KIND_FIRST(record.payload):
+        return found[1].decode()
     try:
         return _decode_kind(record.payload).type
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -208,7 +233,7 @@ def is_damaged(line: Buffer) -> bool:
 
     Codex is as strict as we are: no NaN, no lone surrogates, nothing nested too deep (0.128.0 to 0.169.0).
     """
-    if not line.strip() or parse(line) is not None:
+    if not line or line.isspace() or parse(line) is not None:
         return False
     try:
         _decode_object(line)
@@ -222,6 +247,8 @@ def _is_too_deep(line: Buffer) -> bool:
 
     Not left to a parser's own limit: that of msgspec is the interpreter's, and another one in each version of it.
     """
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return False  # as in almost all lines; the largest ones are images in base64, which has no brackets
     depth = start = 0
     inside = False  # a string
     while start < len(line):
@@ -241,12 +268,15 @@ def _is_too_deep(line: Buffer) -> bool:
 
 
 def is_utf8(line: Buffer) -> bool:
-    """Whether the bytes are UTF-8, decoded in blocks."""
+    """Whether the bytes are UTF-8; a long line is decoded in blocks."""
     if line.isascii():
         return True
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    view = memoryview(line)
     try:
+        if len(line) <= _CHUNK:
+            line.decode()
+            return True
+        decoder = codecs.getincrementaldecoder("utf-8")("strict")
+        view = memoryview(line)
         for start in range(0, len(view), _CHUNK):
             decoder.decode(bytes(view[start : start + _CHUNK]))
         decoder.decode(b"", final=True)

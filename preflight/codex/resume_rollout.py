@@ -25,11 +25,11 @@ from preflight.errors import DamagedFile
 from preflight.model import Piece, Tail
 from preflight.system.positional import read_at
 
-Sink = Callable[[Buffer], object]
+Sink = Callable[[Buffer | memoryview], object]
 
 _COPY = 1 << 20
 _FIRST_WORDS_LIMIT = 4 << 20
-_ORDINAL = re.compile(rb'(\{"timestamp":"[^"\\]*","ordinal":)\d+(?=,)')
+_ORDINAL = re.compile(rb'\A(\{"timestamp":"[^"\\]*","ordinal":)\d+(?=,)')  # of the line, never of a value in it
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -104,7 +104,7 @@ def _first_words(files: OpenLineage, start: int) -> list[Piece]:
     started: Piece | None = None
     words: list[Piece] = []
     for offset, data in lines_forwards(files.descriptors[segment], start, end, files.path(segment)):
-        record = parse(data)
+        record = parse(data) if data.endswith(b"\n") else None  # the limit may cut a line right before its newline
         if record is None or record.type != "event_msg":
             continue
         piece = Piece(segment=segment, start=offset, end=offset + len(data))
@@ -161,19 +161,23 @@ def _blocks(files: OpenLineage, piece: Piece) -> Iterator[Buffer]:
         yield block
 
 
-def _renumbered(files: OpenLineage, plan: ResumePlan) -> Iterator[Buffer]:
+def _renumbered(files: OpenLineage, plan: ResumePlan) -> Iterator[Buffer | memoryview]:
     meta = files.read(0, (0, plan.meta_bytes))
-    yield with_ordinal(without_history_base(meta), 0)
+    yield from with_ordinal(without_history_base(meta), 0)
     ordinal = 1
     for piece in plan.pieces:
         path = files.path(piece.segment)
         for _, data in lines_forwards(files.descriptors[piece.segment], piece.start, piece.end, path):
-            record = parse(data)
-            if record is None or record.ordinal is None:
+            if _has_ordinal(data):
+                yield from with_ordinal(data, ordinal)
+                ordinal += 1
+            else:
                 yield data  # Codex skips it, or it never had a number
-                continue
-            yield with_ordinal(data, ordinal)
-            ordinal += 1
+
+
+def _has_ordinal(line: Buffer) -> bool:
+    record = parse(line)
+    return record is not None and record.ordinal is not None
 
 
 def without_history_base(line: Buffer) -> bytes:
@@ -185,11 +189,16 @@ def without_history_base(line: Buffer) -> bytes:
     return msgspec.json.encode(members) + b"\n"
 
 
-def with_ordinal(line: Buffer, ordinal: int) -> bytes:
-    """A line with another `ordinal`; every other byte as it was, where the record has its usual form."""
-    changed, count = _ORDINAL.subn(rb"\g<1>%d" % ordinal, line, count=1)
-    if count:
-        return changed
+def with_ordinal(line: Buffer, ordinal: int) -> Iterator[Buffer | memoryview]:
+    """The parts of a line with another `ordinal`; every other byte as it was, where the record has its usual form.
+
+    In parts, because a line may be tens of megabytes long and its end is the same one.
+    """
+    usual = _ORDINAL.match(line)
+    if usual is not None:
+        yield usual[1] + b"%d" % ordinal
+        yield memoryview(line)[usual.end() :]
+        return
     members = _MEMBERS.decode(line)
     members["ordinal"] = msgspec.Raw(b"%d" % ordinal)
-    return msgspec.json.encode(members) + b"\n"
+    yield msgspec.json.encode(members) + b"\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,25 +99,28 @@ def parse_name(name: str) -> RolloutName | None:
     )
 
 
-def scan(home: Path) -> ScanResult:
+def scan(home: Path, earlier: Iterable[RolloutFile] = ()) -> ScanResult:
     """Every recognised rollout under `sessions/` and `archived_sessions/`, with its size.
 
     Reads names and sizes only: no rollout is opened. A folder that cannot be read becomes a finding;
     symbolic links to folders are followed once each, so a loop ends, and what was found without them
     is not found again behind them. Where a plain file and its `.zst` lie side by side the plain one
-    wins, as in Codex (0.144 and later).
+    wins, as in Codex (0.144 and later). Of a file that is as it was in `earlier`, what an earlier scan
+    found, the same value is given again: half of the time goes into making them.
     """
+    known = {os.fspath(file.path): file for file in earlier}
     files: list[RolloutFile] = []
     behind_links: list[RolloutFile] = []
     findings: list[Finding] = []
     for folder, archived in _FOLDERS:
-        for file, linked in _walk(home / folder, archived, findings):
+        for file, linked in _walk(home / folder, archived, known, findings):
             (behind_links if linked else files).append(file)
     if behind_links:
         files = _each_once(files, behind_links)
-    plain = {f.path for f in files if not f.compressed}
-    kept = tuple(f for f in files if not f.compressed or f.path.with_suffix("") not in plain)
-    return ScanResult(kept, tuple(findings))
+    if any(file.compressed for file in files):
+        plain = {file.path for file in files if not file.compressed}
+        files = [file for file in files if not file.compressed or file.path.with_suffix("") not in plain]
+    return ScanResult(tuple(files), tuple(findings))
 
 
 def _each_once(files: list[RolloutFile], behind_links: list[RolloutFile]) -> list[RolloutFile]:
@@ -132,7 +135,9 @@ def _each_once(files: list[RolloutFile], behind_links: list[RolloutFile]) -> lis
     return kept
 
 
-def _walk(top: Path, archived: bool, findings: list[Finding]) -> Iterator[tuple[RolloutFile, bool]]:
+def _walk(
+    top: Path, archived: bool, known: Mapping[str, RolloutFile], findings: list[Finding]
+) -> Iterator[tuple[RolloutFile, bool]]:
     """Each rollout below `top`, and whether a symbolic link led to it."""
     pending: list[tuple[str, int, bool]] = [(os.fspath(top), 0, False)]
     seen: set[tuple[int, int]] = set()
@@ -153,7 +158,7 @@ def _walk(top: Path, archived: bool, findings: list[Finding]) -> Iterator[tuple[
                         if depth < _DEEPEST and _first_visit(entry, seen):
                             pending.append((entry.path, depth + 1, behind_link))
                         continue
-                    file = _rollout_at(entry, archived)
+                    file = _rollout_at(entry, archived, known.get(entry.path))
                 except FileNotFoundError:
                     continue  # moved or deleted by a runtime since it was listed; or a link that leads nowhere
                 except OSError as error:
@@ -163,7 +168,7 @@ def _walk(top: Path, archived: bool, findings: list[Finding]) -> Iterator[tuple[
                     yield file, behind_link
 
 
-def _rollout_at(entry: os.DirEntry[str], archived: bool) -> RolloutFile | None:
+def _rollout_at(entry: os.DirEntry[str], archived: bool, before: RolloutFile | None) -> RolloutFile | None:
     """The rollout that a folder lists here; None for another name, and for a pipe, whose reader would wait for ever."""
     name = parse_name(entry.name)
     if name is None:
@@ -171,6 +176,9 @@ def _rollout_at(entry: os.DirEntry[str], archived: bool) -> RolloutFile | None:
     status = entry.stat()
     if not stat.S_ISREG(status.st_mode):
         return None
+    identity = identity_of(status)
+    if before is not None and before.identity == identity:
+        return before
     return RolloutFile(
         path=Path(entry.path),
         thread_id=name.thread_id,
@@ -178,7 +186,7 @@ def _rollout_at(entry: os.DirEntry[str], archived: bool) -> RolloutFile | None:
         stamp=name.stamp,
         archived=archived,
         compressed=name.compressed,
-        identity=identity_of(status),
+        identity=identity,
     )
 
 

@@ -17,7 +17,7 @@ from preflight.model import Answer, Home, Role, Runtime, Thread, WriterState
 from preflight.system import locks, processes
 from preflight.system.processes import ProcessFacts
 
-__all__ = ["runtimes_of", "writer_lock_path", "writer_of"]
+__all__ = ["loaded_threads", "runtimes_of", "writer_lock_path", "writer_of"]
 
 _PROGRAM = "codex"
 # Names of the programs in the release archives, as far as a process table shows them.
@@ -167,6 +167,21 @@ def _listens(words: Sequence[str]) -> bool:
 def writer_lock_path(home: Home, thread_id: str) -> Path:
     """The lock that a runtime of 0.147 or later holds while it has the thread open."""
     return home.path / "thread-writer-locks" / f"{thread_id}.lock"
+
+
+def loaded_threads(threads: Iterable[Thread], runtimes: Sequence[Runtime]) -> tuple[frozenset[str], tuple[int, ...]]:
+    """The ids of the threads whose newest file a runtime has open, and the runtimes that could not be looked into.
+
+    Costs a look into each runtime, whatever the number of threads; nothing where none runs.
+    """
+    opened = {runtime.pid: processes.open_files(runtime.pid) for runtime in runtimes}
+    files = {file for found in opened.values() if found is not None for file in found}
+    loaded = frozenset(
+        thread.thread_id
+        for thread in (threads if files else ())
+        if thread.head is not None and (thread.head.identity.device, thread.head.identity.inode) in files
+    )
+    return loaded, tuple(pid for pid, found in opened.items() if found is None)
 
 
 def writer_of(

@@ -25,7 +25,6 @@ _OUTCOMES: Final = {
     "replaced": "replaced by another goal since it was paused; left as it is",
     "dropped": "gone",
     "inserted": "written anew",
-    "inserted-paused": "written anew, paused: it was gone and may have been removed on purpose",
     "exists": "there again already; left as it is",
     "no-place": "gone, and there is no place to write it anew yet",
     "would-be-put-back": "paused by us; would be put back",

@@ -44,6 +44,7 @@ __all__ = [
 BUSY_SECONDS = 10.0  # twice what Codex itself waits (5 s, 0.128 to 0.169): who holds it longer is no runtime at work
 
 _PAGES_A_STEP = 4096
+_INDEX_BYTES = 64 << 10  # twice the -shm that SQLite makes beside a log
 
 Kind = TypeVar("Kind", bound=sqlite3.Connection)
 
@@ -244,6 +245,7 @@ _MISUSE = (sqlite3.ProgrammingError, sqlite3.InterfaceError)  # our mistakes, no
 _BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _CLOSED_CODES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY})
 _WRITE_CODES = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
+_DAMAGE_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
 _SCHEMA_CODES = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 
 
@@ -263,11 +265,18 @@ def _translated(error: sqlite3.Error, path: Path) -> PreflightError:
         return Unverified("could not be written", path=path)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
         return Unsupported("a change of the database was interrupted", path=path, hint="start Codex once: it undoes it")
+    if code == sqlite3.SQLITE_IOERR and getattr(error, "sqlite_errorcode", None) not in _DAMAGE_CODES:
+        # Nothing is known of the database itself: with no room for the index of its log not even reading works.
+        if files.free_bytes(path) < _INDEX_BYTES:
+            return NoSpace(_FULL, path=path, hint="make room")
+        return Unsupported(f"the database cannot be read: {error}", path=path, hint="look at the disk that it lies on")
     if code in _CLOSED_CODES:
         return Unsupported(
             f"the database cannot be opened: {error}", path=path, hint="look at its owner and permissions"
         )
     if code in _SCHEMA_CODES:
         return UnknownSchema(f"the database is not laid out as expected: {error}", path=path)
-    # Also what has no code: text in it that is not UTF-8.
+    if code is None:
+        # The module's own error quotes the text, which may be an objective: it must not get into a report.
+        return DamagedFile("the database is damaged: it holds text that is not UTF-8", path=path, hint=_REPAIR)
     return DamagedFile(f"the database is damaged: {error}", path=path, hint=_REPAIR)

@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ __all__ = [
     "holders",
     "is_alive",
     "machine_memory_bytes",
+    "open_files",
     "open_for_writing",
     "peak_memory_bytes",
     "processes_named",
@@ -95,6 +97,36 @@ def holders(*paths: Path) -> tuple[int, ...]:
     return _writers(paths)[0]
 
 
+def open_files(pid: int) -> frozenset[tuple[int, int]] | None:
+    """The files that a process has open, by device and inode; None when it may not be looked into.
+
+    One that is gone has none.
+    """
+    if sys.platform == "linux":
+        folder = f"/proc/{pid}/fd"
+        try:
+            paths = [f"{folder}/{name}" for name in os.listdir(folder)]  # noqa: PTH208 -- thousands of entries
+        except (FileNotFoundError, ProcessLookupError):
+            return frozenset()
+        except OSError:
+            return None
+    else:
+        import psutil
+
+        try:
+            paths = [file.path for file in psutil.Process(pid).open_files()]
+        except psutil.NoSuchProcess:
+            return frozenset()
+        except (psutil.AccessDenied, OSError):
+            return None
+    found = set()
+    for path in paths:
+        with suppress(OSError):  # closed while we looked
+            facts = os.stat(path)  # noqa: PTH116
+            found.add((facts.st_dev, facts.st_ino))
+    return frozenset(found)
+
+
 if sys.platform == "linux":
     import fcntl
     import signal
@@ -160,6 +192,20 @@ if sys.platform == "linux":
                 return True
         return False
 
+    def _may_be_named(wanted: str) -> list[int]:
+        """The processes whose name may begin so, by the 15 bytes that the kernel keeps of it (proc(5), comm).
+
+        On most machines that is none or a few, and psutil, whose import costs more than this, is not needed.
+        """
+        front = os.fsencode(wanted)[:15]
+        found = []
+        for entry in os.scandir("/proc"):
+            if entry.name.isdecimal():
+                with suppress(OSError):  # it ended while we looked, or is hidden from us
+                    if Path(entry.path, "comm").read_bytes().lower().startswith(front):
+                        found.append(int(entry.name))
+        return sorted(found)
+
     def _belongs_to(entry: os.DirEntry[str], user: int) -> bool:
         """By the real user in `status`: a program that has made itself unreadable hides behind root everywhere else."""
         try:
@@ -196,6 +242,12 @@ else:
                 complete = complete and not _runs_as(process, own)
         return tuple(sorted(found)), complete
 
+    def _may_be_named(wanted: str) -> list[int]:  # noqa: ARG001
+        """Every process: their names are asked for one by one."""
+        import psutil
+
+        return psutil.pids()
+
     def _runs_as(process: psutil.Process, user: str) -> bool:
         import psutil
 
@@ -209,12 +261,16 @@ else:
 
 def processes_named(stem: str) -> list[ProcessFacts]:
     """The processes whose program name is `stem` or begins with `stem-`, in any case, with or without `.exe`."""
+    wanted = stem.lower()
+    pids = _may_be_named(wanted)
+    if not pids:
+        return []
     import psutil
 
-    wanted = stem.lower()
     found = []
-    for process in psutil.process_iter():
+    for pid in pids:
         try:
+            process = psutil.Process(pid)
             name = process.name()
             short = name.lower().removesuffix(".exe")
             if (short == wanted or short.startswith(f"{wanted}-")) and process.status() != psutil.STATUS_ZOMBIE:
