@@ -200,13 +200,16 @@ def _write_dropped(home: Home, manifest: Manifest, found: ThreadsFound, deadline
 
 
 def _about_to_drop(home: Home, manifest: Manifest, goals: Sequence[Goal]) -> bool:
-    """Whether the new version has not been started yet and will drop the goals of this home when it is."""
+    """Whether the new version has not been started yet and may drop the goals of this home when it is.
+
+    Also when the run was not told which version that is: what is put back too early goes with its table.
+    """
     if home.goals_db is not None or not any(goal.table is GoalTable.STATE for goal in goals):
         return False
     target = RuntimeVersion.parse(manifest.target_version)
     versions = [RuntimeVersion.parse(record.version) for record in manifest.runtimes]
     known = [version for version in versions if version is not None]
-    return drops_goals(max(known, default=RuntimeVersion((0, 128, 0))), target) is Answer.YES
+    return drops_goals(max(known, default=RuntimeVersion((0, 128, 0))), target) is not Answer.NO
 
 
 def _last_run(store: Store) -> tuple[Manifest | None, tuple[Finding, ...]]:
@@ -253,8 +256,8 @@ def _not_started(home: Home) -> Finding:
     return Finding(
         finding_id="runtime-not-started",
         severity=Severity.WARN,
-        cause="the new version has not opened this home yet, and will delete the goals when it does",
-        remedy="start the new version of Codex once, then run: preflight finish",
+        cause="the new version has not opened this home yet, and may delete the goals when it does",
+        remedy="start the new version of Codex once, then: preflight finish (no update: preflight resume-goals)",
         path=home.path,
     )
 

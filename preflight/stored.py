@@ -97,7 +97,7 @@ def verify(request: Request) -> Result:
         request.progress(f"reading back thread {thread.thread_id}")
         results = verify_thread(found.folder, thread, files[thread.file])
         if binary is not None and all(result.outcome is not Outcome.FAILED for result in results):
-            trial = _trial(binary, found, thread, results, deadline)
+            trial = _trial(binary, found, thread, results, request, deadline)
             not_checked += trial_gaps(thread.thread_id, trial)
             results = (*results, trial)
         findings += remarks(thread, results)
@@ -109,10 +109,16 @@ def verify(request: Request) -> Result:
 
 
 def _trial(
-    binary: CodexBinary, found: _Stored, thread: ThreadRecord, results: tuple[LevelResult, ...], deadline: Deadline
+    binary: CodexBinary,
+    found: _Stored,
+    thread: ThreadRecord,
+    results: tuple[LevelResult, ...],
+    request: Request,
+    deadline: Deadline,
 ) -> LevelResult:
+    reserve = request.settings.keep_free_bytes
     try:
-        return trial_level(binary, found.store.folder, found.folder, thread, results, deadline)
+        return trial_level(binary, found.store.folder, found.folder, thread, results, deadline, keep_free_bytes=reserve)
     except OSError as error:
         return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, f"the trial could not be made: {error.strerror}")
 

@@ -19,6 +19,7 @@ from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, ve
 from preflight.codex.home import durable_databases
 from preflight.codex.runtime import CodexBinary
 from preflight.model import CheckpointRef, Finding, Goal, Home, RolloutFile, Runtime, Severity, Thread
+from preflight.system import files
 from preflight.system.deadline import Deadline
 
 #: A trial is not begun with less time than this left: it would be cut off and prove nothing.
@@ -130,7 +131,9 @@ def _verify(
     elif how.binary is None:
         trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "no Codex binary was found")
     else:
-        trial = trial_level(how.binary, store.folder, folder, thread.record, results, how.deadline)
+        trial = trial_level(
+            how.binary, store.folder, folder, thread.record, results, how.deadline, keep_free_bytes=how.keep_free_bytes
+        )
         not_checked += trial_gaps(thread.record.thread_id, trial)
     return (*results, trial)
 
@@ -154,12 +157,16 @@ def trial_level(
     record: ThreadRecord,
     results: Sequence[LevelResult],
     deadline: Deadline,
+    *,
+    keep_free_bytes: int,
 ) -> LevelResult:
-    """The fourth level: the Codex binary itself resumes the resume rollout in a scratch home."""
+    """The fourth level: the Codex binary itself resumes a copy of the resume rollout in a scratch home."""
     if record.file.endswith(".zst"):
         return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "the rollout is compressed")
     if deadline.remaining() < _TRIAL_SECONDS:
         return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "there was no time left for it")
+    if files.free_bytes(scratch) < (folder / record.file).stat().st_size + keep_free_bytes:
+        return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "there was no room left for it")
     structure = next((r.facts for r in results if r.level is Level.STRUCTURE and r.facts), {}) or {}
     turns = structure.get("turns_shown")
     goal = record.goal

@@ -39,7 +39,9 @@ ALLOWED = {
     "comparison": VALUES | {"system", "codex", "checkpoint.manifest"},
     "stored": SETTINGS | {"system", "codex", "policy", "checkpoint"},
     "aftermath": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "comparison"},
-    "gate": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "inspection"},
+    # One home on its way through the stages; the gate says in which order.
+    "home_run": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "inspection"},
+    "gate": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "home_run"},
     "commands": SETTINGS | {"system", "codex", "checkpoint", "gate", "aftermath", "stored"},
     "crash": VALUES | {"system", "checkpoint"},
     "report": VALUES,
