@@ -16,7 +16,7 @@ from preflight.codex.home import find_homes
 from preflight.codex.runtime import RuntimeVersion, drops_goals
 from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
 from preflight.comparison import compare, dropped_goals, goal_gone, lost_with_their_table
-from preflight.errors import DamagedFile, PreflightError
+from preflight.errors import DamagedFile, PreflightError, Unsupported
 from preflight.model import Answer, Finding, Goal, GoalTable, Home, Result, Severity
 from preflight.pause import PutBack, PuttingBack, put_back
 from preflight.request import Request
@@ -216,7 +216,7 @@ def _last_run(store: Store) -> tuple[Manifest | None, tuple[Finding, ...]]:
     """The manifest of the last run, or why it cannot be read: that must not keep a goal from being put back."""
     try:
         return store.last_run(), ()
-    except DamagedFile as error:
+    except (DamagedFile, Unsupported) as error:
         return None, (
             Finding(
                 finding_id="checkpoint-damaged",

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from preflight.checkpoint.manifest import InventoryItem, Manifest, SourceRecord, ThreadRecord
@@ -205,11 +206,17 @@ _NO_COPY = "look for it in the system's trash and in your backups; this checkpoi
 
 
 def _command(copy: Path, place: Path, in_the_way: Sequence[Path]) -> str:
-    """How to put a copy in its place by hand; Codex does not look at names that end in `.aside`."""
+    """How to put a copy in its place by hand."""
     steps = [["mkdir", "-p", place.parent]] if not place.parent.is_dir() else []
-    steps += [["mv", "-n", path, f"{path}.aside"] for path in in_the_way]
+    steps += [["mv", "-n", path, _aside(path)] for path in in_the_way]
     steps.append(["cp", "-n", copy, place])
     return "close Codex, then: " + " && ".join(shlex.join(str(word) for word in step) for step in steps)
+
+
+def _aside(path: Path) -> Path:
+    """A name beside it that is free, and of a kind that Codex does not look at."""
+    names = (path.with_name(f"{path.name}.aside{number or ''}") for number in count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _checkpointed(files: Sequence[RolloutFile], manifest: Manifest, folder: Path) -> Iterator[Finding]:

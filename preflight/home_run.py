@@ -268,9 +268,7 @@ def _checkpoint_failed(home: Home, error: PreflightError | OSError) -> Finding:
 def _age(store: Store | None) -> float | None:
     try:
         latest = store.latest() if store is not None else None
-    except DamagedFile:
+        made = None if latest is None else datetime.fromisoformat(latest.created_at).astimezone(UTC)
+    except (DamagedFile, ValueError):
         return None
-    if latest is None:
-        return None
-    made = datetime.fromisoformat(latest.created_at)
-    return (datetime.now(UTC) - made).total_seconds()
+    return None if made is None else (datetime.now(UTC) - made).total_seconds()

@@ -13,7 +13,7 @@ from preflight.checkpoint.store import Store, store_root
 from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, verify_database, verify_thread
 from preflight.codex.home import find_homes
 from preflight.codex.runtime import CodexBinary, find_binary
-from preflight.errors import DamagedFile, UsageProblem
+from preflight.errors import DamagedFile, Unverified, UsageProblem
 from preflight.model import Finding, Home, Result, Severity
 from preflight.request import Request
 from preflight.system.deadline import Deadline
@@ -75,10 +75,13 @@ def show(request: Request) -> Result:
 def verify(request: Request) -> Result:
     """Read one checkpoint back: digests, structure, history, and with a runtime the trial resume.
 
-    Exit code 12 when what was read back is not what was written. Raises UsageProblem, DamagedFile,
-    StoreRefused, TimeLimitReached.
+    Exit code 12 when what was read back is not what was written. Raises UsageProblem, Unverified (the
+    manifest itself), StoreRefused, TimeLimitReached.
     """
-    found = _find(request)
+    try:
+        found = _find(request)
+    except DamagedFile as error:
+        raise Unverified(error.message, path=error.path, hint="preflight list shows the other checkpoints") from error
     deadline = Deadline(request.timeout)
     binary = find_binary(request.runtime, request.env, ()) if request.with_runtime else None
     files = {record.path: record for record in found.manifest.files}

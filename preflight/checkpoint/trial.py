@@ -125,13 +125,17 @@ def trial_resume(
 
 
 def remove_left_behind(scratch: Path) -> int:
-    """Remove the scratch homes of trials that were killed; how many. Those of trials that go on stay."""
+    """Remove the scratch homes of trials that were killed; how many. Those of trials that go on stay.
+
+    What cannot be removed stays too: it takes room and does no other harm.
+    """
     left = [
         path for path in scratch.glob(f"{_PREFIX}*") if path.is_dir() and locks.lock_is_held(path / _LOCK) is Answer.NO
     ]
     for path in left:
-        _remove(path)
-    return len(left)
+        with suppress(OSError):
+            _remove(path)
+    return sum(not path.exists() for path in left)
 
 
 def _remove(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import gate, pause
+from preflight import home_run, pause
 from tests.fixtures_codex import contents, held_by_another_process
 from tests.troubled_home import (
     BYSTANDER,
@@ -96,7 +96,7 @@ def test_a_lock_that_comes_between_pause_and_confirmation_is_told_with_what_is_l
     """Not 75: that says "nothing was left changed", and here a goal is left paused."""
     with_a_rollback_journal(home.goals_db)
     goals = home.goals()
-    monkeypatch.setattr(gate, "_PUT_BACK_SECONDS", 0.5)
+    monkeypatch.setattr(home_run, "_PUT_BACK_SECONDS", 0.5)
     with ExitStack() as lock:
         really = pause._confirm
 
