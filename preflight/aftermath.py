@@ -136,8 +136,9 @@ def _finish(home: Home, request: Request, deadline: Deadline) -> _Finished:
         found = find_threads(home, deadline)
         request.progress("comparing the home with the checkpoint")
         folder = store.checkpoint_folder(manifest.checkpoint_id)
-        findings = [*damaged, *(finding for finding in found.findings if finding.severity is Severity.BLOCK)]
-        findings += compare(home, found, rollout_files(found), manifest, folder, deadline)
+        # Comparing comes first: of two findings on one file, it names the copy that can be put back.
+        findings = [*damaged, *compare(home, found, rollout_files(found), manifest, folder, deadline)]
+        findings += (finding for finding in found.findings if finding.severity is Severity.BLOCK)
         findings += _of_goal_threads(found, findings)
         if _about_to_drop(home, manifest, found.goals):
             return _Finished(home, store, manifest.checkpoint_id, (), (), (*findings, _not_started(home)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from preflight.checkpoint.manifest import InventoryItem, Manifest, SourceRecord, ThreadRecord
 from preflight.codex import threads as codex_threads
+from preflight.codex.home import durable_databases
 from preflight.codex.rollout import read_meta
 from preflight.codex.threads import ThreadsFound
 from preflight.errors import DamagedFile, PreflightError, TryLater
@@ -26,6 +28,7 @@ from preflight.system.deadline import Deadline
 from preflight.system.positional import read_at
 
 _TAIL = 64 << 10
+_NUMBER = re.compile(r"(_v\d+)?_\d+\.sqlite$")
 
 
 def compare(
@@ -77,14 +80,14 @@ def goal_gone(goal: Goal, manifest: Manifest) -> Finding:
 
 def _databases(home: Home, manifest: Manifest, folder: Path, deadline: Deadline) -> Iterator[Finding]:
     now = {path.name: path for path in (home.state_db, home.goals_db) if path is not None}
-    kinds = {name.rsplit("_", 1)[0] for name in now}
+    kinds = {_kind(name) for name in (*now, *(path.name for path in durable_databases(home)))}
     copies = {record.name: folder / record.path for record in manifest.databases}
     for record in manifest.databases:
-        kind = record.name.rsplit("_", 1)[0]
-        if kind in ("state", "goals") and kind not in kinds:
+        if _kind(record.name) not in kinds:
             yield Finding(
                 finding_id="database-missing",
-                severity=Severity.BLOCK,
+                # What else Codex keeps it may have given up: the copy stays, and a person decides.
+                severity=Severity.BLOCK if _kind(record.name) in ("state", "goals") else Severity.WARN,
                 cause=f"the database {record.name} is gone since the checkpoint",
                 remedy=_put_back_database(copies[record.name], record.source),
                 path=record.source,
@@ -107,6 +110,11 @@ def _databases(home: Home, manifest: Manifest, folder: Path, deadline: Deadline)
                 else _put_back_database(copy, path),
                 path=path,
             )
+
+
+def _kind(name: str) -> str:
+    """`memories` of `memories_1.sqlite` and of `memories_v2_1.sqlite` (0.169)."""
+    return _NUMBER.sub("", name)
 
 
 def _put_back_database(copy: Path, place: Path) -> str:
@@ -239,6 +247,7 @@ def _checkpointed(files: Sequence[RolloutFile], manifest: Manifest, folder: Path
 def _rewritten(record: ThreadRecord, source: SourceRecord, file: RolloutFile, folder: Path) -> Finding:
     """Only a migration has a reason to: it makes a paginated rollout of a legacy one (0.169)."""
     migrated = record.history_mode is HistoryMode.LEGACY and _is_paginated(file.path)
+    is_head = source is record.sources[0]
     return Finding(
         finding_id="rollout-rewritten",
         severity=Severity.WARN if migrated else Severity.BLOCK,
@@ -248,7 +257,9 @@ def _rewritten(record: ThreadRecord, source: SourceRecord, file: RolloutFile, fo
         else "the rollout does not hold what it held before the update, and no migration explains it",
         measured=file.size_bytes,
         expected=source.used_bytes,
-        remedy=f"open the thread and look at its newest turn; the copy is {folder / record.file}",
+        remedy=_command(folder / record.file, file.path, [file.path])
+        if is_head and not migrated
+        else f"open the thread and look at its newest turn; the copy is {folder / record.file}",
         path=file.path,
     )
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from preflight import policy
 from preflight.checkpoint.store import Store, store_root
 from preflight.codex.home import find_homes, shared_files
+from preflight.codex.runtime import RuntimeVersion
 from preflight.errors import GoalsStayPaused, PreflightError, UsageProblem
 from preflight.home_run import HomeRun
 from preflight.model import Finding, Home, Result, Verdict
@@ -108,6 +109,8 @@ def _result(
     decision = policy.decide(observed, runs[0].request.settings) if runs else policy.verdict_on([policy.no_home()])
     decision = policy.verdict_on((*decision.findings, *shared_files(homes)))
     gaps = [*not_checked, *(gap for r in runs for gap in r.not_checked)]
+    if runs and (named := runs[0].request.target_version) is not None and RuntimeVersion.parse(named) is None:
+        gaps.append(f"what the target version changes: {named!r} is not a version, so it was taken as unknown")
     gaps += [gap for seen, _ in observed for gap in seen.not_checked]
     return Result(
         command=command,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from preflight.checkpoint.journal import Journal, PauseEntry, PauseIntent, PauseMeans
-from preflight.codex import boundary, goals
+from preflight.codex import boundary, goals, writers
 from preflight.codex.app_server import AppServer, control_socket_of
 from preflight.codex.goals import Outcome
 from preflight.errors import AppServerError, DamagedFile, NoSpace, PreflightError, TimeLimitReached
@@ -25,8 +25,8 @@ from preflight.model import (
     GoalTable,
     Home,
     Observation,
-    RolloutFile,
     Severity,
+    Thread,
     TurnState,
     WriterState,
 )
@@ -221,7 +221,7 @@ def _look(one: _Pending, goal: Goal | None, journal: Journal) -> None:
         return
     one.turn_id = reading.turn_id
     grown, one.size = reading.size_bytes != one.size, reading.size_bytes
-    if reading.turn is TurnState.IN_PROGRESS:
+    if reading.turn is TurnState.IN_PROGRESS and not writers.nobody_writes(one.seen.thread):
         one.waiting_for = "its turn to end"
     elif grown:
         one.waiting_for = "its rollout to stop growing"
@@ -235,22 +235,26 @@ def wait_for_turns(threads: Sequence[Observation], until: Deadline, progress: Ca
     Whoever looks at the threads again sees which have not ended.
     """
     waiting = [
-        seen.thread.head
+        seen.thread
         for seen in threads
         if seen.turn is TurnState.IN_PROGRESS and seen.writer is not WriterState.NONE and not seen.thread.archived
     ]
     if waiting:
         progress("waiting for turns to end")
-    while not until.expired and any(head is not None and _in_turn(head) for head in waiting):
+    while not until.expired and any(_in_turn(thread) for thread in waiting):
         time.sleep(until.at_most(_POLL_SECONDS))
     return bool(waiting)
 
 
-def _in_turn(head: RolloutFile) -> bool:
+def _in_turn(thread: Thread) -> bool:
+    """Whether its newest turn has not ended and somebody is there who could end it."""
+    if thread.head is None:
+        return False
     try:
-        return boundary.read_turn(head.path).turn is TurnState.IN_PROGRESS
+        reading = boundary.read_turn(thread.head.path)
     except (DamagedFile, OSError):
         return False  # the next look says what is wrong with it
+    return reading.turn is TurnState.IN_PROGRESS and not writers.nobody_writes(thread)
 
 
 def not_confirmed(pauses: Sequence[GoalPause]) -> tuple[Finding, ...]:
@@ -363,8 +367,9 @@ def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack) 
     )
     if outcome is Outcome.DROPPED:
         outcome = _write_anew(home, intent, how)
-    # A goal that went with its table may be written anew later; one that alone is gone was cleared by somebody.
-    pending = outcome is Outcome.NO_PLACE or (outcome is Outcome.DROPPED and intent.table is GoalTable.STATE)
+    # A goal that went with its table may come back later; one that alone is gone was cleared by somebody.
+    cleared = outcome is Outcome.DROPPED and intent.table is GoalTable.GOALS and home.goals_db is not None
+    pending = outcome is Outcome.NO_PLACE or (outcome is Outcome.DROPPED and not cleared)
     if not pending:
         journal.record_restored(intent, outcome)
     return PutBack(intent.thread_id, intent.goal_id, outcome, pending)

@@ -245,7 +245,7 @@ def in_the_background(home: TroubledHome, *words: str) -> Iterator[subprocess.Po
 
 def answer_of(process: subprocess.Popen[str]) -> Answer:
     """What a call in the background gave, once it has ended."""
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=120)
     return Answer(process.returncode, json.loads(out), err)
 
 

@@ -97,6 +97,7 @@ def _structure(record: ThreadRecord, replayed: history.Replay) -> LevelResult:
         "turns_shown": replayed.turns_shown,
         "damaged_lines": replayed.damaged,
         "lines_not_utf8": replayed.not_utf8,
+        "ordinals_rise": replayed.ordinals_rise,
     }
     wrong = ""
     if replayed.thread_id != record.thread_id:
@@ -147,6 +148,17 @@ def remarks(record: ThreadRecord, results: tuple[LevelResult, ...]) -> list[Find
                 "or refuses the thread where they are not UTF-8",
                 measured=int(str(damaged)),
                 expected=0,
+                remedy=f"preflight show latest, and keep the checkpoint of thread {record.thread_id}",
+            )
+        )
+    if facts and facts.get("ordinals_rise") is False:
+        found.append(
+            Finding(
+                finding_id="ordinals-out-of-order",
+                severity=Severity.WARN,
+                thread_id=record.thread_id,
+                cause="the ordinals of this thread's lines do not rise; they were copied as they are, and the app "
+                "may show its turns in another order",
                 remedy=f"preflight show latest, and keep the checkpoint of thread {record.thread_id}",
             )
         )

@@ -17,7 +17,7 @@ from preflight.model import Answer, Home, Role, Runtime, Thread, WriterState
 from preflight.system import locks, processes
 from preflight.system.processes import ProcessFacts
 
-__all__ = ["loaded_threads", "runtimes_of", "writer_lock_path", "writer_of"]
+__all__ = ["loaded_threads", "nobody_writes", "runtimes_of", "writer_lock_path", "writer_of"]
 
 _PROGRAM = "codex"
 # Names of the programs in the release archives, as far as a process table shows them.
@@ -194,6 +194,17 @@ def writer_of(
     system that another system writes to. `lock_is_ours`: this process holds the writer lock itself, so
     only open files tell. Costs well under a millisecond where nobody does.
     """
+    state, taken = _state(thread, lock_is_ours=lock_is_ours)
+    return state, tuple(_named(taken, {runtime.pid: runtime for runtime in runtimes})) if taken else ()
+
+
+def nobody_writes(thread: Thread) -> bool:
+    """Whether it is certain that nobody can append to the thread; who could is not asked."""
+    return _state(thread, lock_is_ours=False)[0] is WriterState.NONE
+
+
+def _state(thread: Thread, *, lock_is_ours: bool) -> tuple[WriterState, list[Path]]:
+    """The state, and the files that somebody holds."""
     lock = writer_lock_path(thread.home, thread.thread_id)
     files = [segment.file for segment in thread.lineage]
     own = [file for file in (*files, *thread.unlisted) if file.thread_id == thread.thread_id and not file.compressed]
@@ -201,10 +212,8 @@ def writer_of(
     answers |= {file.path: processes.open_for_writing(file.path) for file in own}
     taken = [path for path, answer in answers.items() if answer is Answer.YES]
     if taken:
-        return WriterState.LIVE, tuple(_named(taken, {runtime.pid: runtime for runtime in runtimes}))
-    if Answer.UNKNOWN in answers.values():
-        return WriterState.UNKNOWN, ()
-    return WriterState.NONE, ()
+        return WriterState.LIVE, taken
+    return WriterState.UNKNOWN if Answer.UNKNOWN in answers.values() else WriterState.NONE, []
 
 
 def _named(paths: Iterable[Path], known: Mapping[int, Runtime]) -> Iterator[Runtime]:

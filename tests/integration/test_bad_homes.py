@@ -17,8 +17,10 @@ from tests.troubled_home import (
     SOUND,
     Answer,
     TroubledHome,
+    answer_of,
     call,
     call_without_root_powers,
+    in_the_background,
     make_troubled_home,
 )
 
@@ -332,7 +334,9 @@ def test_a_pipe_in_a_rollouts_place_does_not_keep_the_run_waiting(tmp_path: Path
     goals = home.goals()
     home.rollouts[PATIENT].unlink()
     os.mkfifo(home.rollouts[PATIENT])
-    answer = home.call("run")
+    with in_the_background(home, "run") as process:
+        process.wait(timeout=60)
+        answer = answer_of(process)
     assert answer.findings()["rollout-missing"]["severity"] == ("block" if goal else "warn")
     assert answer.code == (10 if goal else 3)
     home.checkpoint_of(SOUND, answer)
