@@ -279,14 +279,16 @@ def _run(question: _Question, seen: _Seen, deadline: Deadline) -> None:
     with child:
         try:
             with _answering(child, deadline) as server:
-                _ask(question, server, seen, deadline, begun)
+                try:
+                    _ask(question, server, seen, deadline, begun)
+                finally:
+                    # Before we hang up: a child that has ended takes the figure with it.
+                    seen.peak_memory_bytes = processes.peak_memory_bytes(child.pid)
         except AppServerError as error:
             # Waiting only for a child that hung up: one that refused or was too slow is still there.
             status = child.wait(0.0 if error.usable else 0.5)
             died = f" and ended with status {status}" if status is not None else ""
             raise _failed(f"{error.message}{died}", error.rpc_message) from None
-        finally:
-            seen.peak_memory_bytes = processes.peak_memory_bytes(child.pid)
 
 
 def _answering(child: children.Child, deadline: Deadline) -> AppServer:
