@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{place} needs twice {amount(needed)} of free disk; name another place with --folder\n")
         return 2
     with tempfile.TemporaryDirectory(prefix="preflight-benchmarks-", dir=place) as name:
-        return _measure(Path(name), scale, asked.only or list(TOPICS))
+        # In the order of the table: a `run` leaves its home paused, and `check` is measured on an active goal.
+        return _measure(Path(name), scale, [topic for topic in TOPICS if topic in (asked.only or TOPICS)])
 
 
 def _parser() -> argparse.ArgumentParser:
