@@ -175,7 +175,7 @@ class CodexHome:
             "updated_at": UPDATED_MS // 1000,
             "source": "vscode",
             "model_provider": "openai",
-            "cwd": "/work/harbour",
+            "cwd": "/projects/harbour",
             "title": OBJECTIVE,
             "sandbox_policy": "{}",
             "approval_mode": "never",

@@ -48,7 +48,7 @@ __all__ = [
 
 TEMPORARY_SUFFIX = ".preflight-tmp"
 
-_BLOCK_BYTES = 1 << 20  # larger blocks write slower on ext4, smaller ones hash slower (performance.md, 3)
+_BLOCK_BYTES = 1 << 20  # larger blocks write slower on ext4, smaller ones hash slower
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _BINARY: int = getattr(os, "O_BINARY", 0)  # Windows would turn every \n into \r\n
