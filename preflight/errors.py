@@ -10,9 +10,11 @@
         UnknownSchema            13  unknown-schema
         StoreRefused             13  store-refused
         HomeRefused              13  home-refused
+      SchedulerRefused         13  scheduler-refused
       TryLater                   75  try-later         nothing was left changed
         DatabaseBusy             75  database-busy
         TimeLimitReached         75  time-limit
+        ThreadInUse              75  thread-in-use   a runtime has the thread open, or may have
       DamagedFile                 1  damaged-file      becomes a finding of one thread, never the end of a run
       AppServerError              1  app-server        a running Codex refused a request, or is gone
       GoalsStayPaused             1  goals-stay-paused a run failed, and then its goals could not be put back
@@ -37,7 +39,9 @@ __all__ = [
     "Locked",
     "NoSpace",
     "PreflightError",
+    "SchedulerRefused",
     "StoreRefused",
+    "ThreadInUse",
     "TimeLimitReached",
     "TryLater",
     "UnknownSchema",
@@ -138,6 +142,12 @@ class HomeRefused(Unsupported):
     code = "home-refused"
 
 
+class SchedulerRefused(Unsupported):
+    """A scheduler that is not on this machine, does not answer, or did not do what it was asked for."""
+
+    code = "scheduler-refused"
+
+
 class TryLater(PreflightError):
     """Temporary: nothing was left changed, the same call may succeed later."""
 
@@ -155,6 +165,12 @@ class TimeLimitReached(TryLater):
     """The one deadline of the run came before the work was done."""
 
     code = "time-limit"
+
+
+class ThreadInUse(TryLater):
+    """A runtime can append to the thread's rollout, or it cannot be told that none can."""
+
+    code = "thread-in-use"
 
 
 class DamagedFile(PreflightError):

@@ -358,7 +358,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeObservation:
-    """A home as inspected: the threads that matter one by one, the rest as counts."""
+    """A home as inspected: the threads that matter one by one, the rest as counts.
+
+    `last_good_night` is RFC 3339 in UTC; None when the nightly task has not been good once.
+    """
 
     home: Home
     runtimes: tuple[Runtime, ...]
@@ -366,6 +369,7 @@ class HomeObservation:
     counts: Mapping[str, int]
     findings: tuple[Finding, ...] = ()
     not_checked: tuple[str, ...] = ()
+    last_good_night: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,12 +380,27 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveReference:
+    """What a manifest keeps: the first `raw_length` bytes of a rollout, and the archive as it was then.
+
+    `frames` lines of the frames file were published, `frames_sha256` is the digest of their bytes.
+    """
+
+    file: str
+    generation: int
+    raw_length: int
+    frames: int
+    frames_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a verb hands to the report: data only, printed nowhere else.
 
     `data` holds JSON values, `pathlib.Path`, and the frozen values of this module;
     `exit_code` None lets the verdict decide (0, 3 or 10). `keep_in` are folders of stores in which a
-    copy of the report is kept.
+    copy of the report is kept. `raw` is the content of a file that the verb was asked to print: without
+    ``--json`` stdout gets these bytes and nothing else.
     """
 
     command: str
@@ -391,3 +410,4 @@ class Result:
     findings: tuple[Finding, ...] = ()
     not_checked: tuple[str, ...] = ()
     keep_in: tuple[Path, ...] = ()
+    raw: bytes | None = None

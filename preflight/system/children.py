@@ -115,21 +115,24 @@ class Child:
                 del self._tail[:-_TAIL_BYTES]
 
 
-def run(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout: float) -> Completed:
-    """Run a program to its end, without input. TimeLimitReached after `timeout` seconds; its whole group is gone then.
+def run(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout: float, stdin: bytes | None = None
+) -> Completed:
+    """Run a program to its end, with `stdin` as its whole input, or none.
 
-    An OSError (no such program) is passed on.
+    TimeLimitReached after `timeout` seconds; its whole group is gone then. An OSError (no such
+    program) is passed on.
     """
-    process = _start(argv, env, cwd, stdin=subprocess.DEVNULL)
+    process = _start(argv, env, cwd, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE)
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
+        stdout, stderr = process.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise TimeLimitReached(f"{Path(argv[0]).name} did not end within {timeout:.0f} s") from error
     finally:
         # Also when all is well: what it left running in the background must not stay.
         _kill_group(process)
         process.wait()
-        for stream in (process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
     return Completed(returncode=process.returncode, stdout=stdout, stderr=stderr)

@@ -33,9 +33,12 @@ from preflight.system.deadline import Deadline
 
 __all__ = [
     "ColumnInfo",
+    "Parameters",
     "ReadOnlyConnection",
+    "Value",
     "backup",
     "connect_readonly",
+    "create",
     "quick_check",
     "table_columns",
     "write_once",
@@ -259,7 +262,8 @@ def _translated(error: sqlite3.Error, path: Path) -> PreflightError:
     code = _primary_code(error)
     if code in _BUSY_CODES:
         return DatabaseBusy("another process keeps the database locked", path=path, hint="try again")
-    if code == sqlite3.SQLITE_FULL:
+    # SHMSIZE: also for reading a WAL database SQLite needs room for its 32 KiB of shared memory.
+    if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:
         return NoSpace(_FULL, path=path, hint="make room")
     if getattr(error, "sqlite_errorcode", None) in _WRITE_CODES:
         return Unverified("could not be written", path=path)

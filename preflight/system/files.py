@@ -38,11 +38,14 @@ __all__ = [
     "forget_cached",
     "free_bytes",
     "identity",
+    "our_file",
     "private_folder",
     "publish",
     "publishing",
+    "remove",
     "require_private",
     "sha256_of",
+    "sync",
     "sync_folder",
 ]
 
@@ -66,12 +69,12 @@ def private_folder(path: Path) -> None:
     """
     missing: list[Path] = []
     folder = path.absolute()
-    with _our_file(path):
+    with our_file(path):
         while not folder.is_dir() and folder.parent != folder:
             missing.append(folder)
             folder = folder.parent
     for folder in reversed(missing):
-        with _our_file(folder):
+        with our_file(folder):
             try:
                 folder.mkdir(_FOLDER_MODE)
             except FileExistsError:
@@ -101,20 +104,20 @@ def publishing(path: Path, *, replace: bool = True, needed_bytes: int | None = N
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
-        with _our_file(path, needed_bytes):
+        with our_file(path, needed_bytes):
             file = os.fdopen(os.open(temporary, _NEW_FILE, _FILE_MODE), "wb")
         try:
             with _space_for(path, needed_bytes):
                 yield file
-            with _our_file(path, needed_bytes):
+            with our_file(path, needed_bytes):
                 _set_mode(file.fileno(), _FILE_MODE)
                 file.flush()
                 _require_length(path, file.fileno(), file.tell())
-                _sync(file.fileno())
+                sync(file.fileno())
         finally:
-            with _our_file(path, needed_bytes):
+            with our_file(path, needed_bytes):
                 file.close()
-        with _our_file(path, needed_bytes):
+        with our_file(path, needed_bytes):
             if replace:
                 temporary.replace(path)
             else:
@@ -127,9 +130,16 @@ def publishing(path: Path, *, replace: bool = True, needed_bytes: int | None = N
     sync_folder(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Take a file away, and its name off the disk; Unverified when that cannot be done."""
+    with our_file(path):
+        path.unlink()
+    sync_folder(path.parent)
+
+
 def create(path: Path) -> None:
     """Make an empty file, 0600, for another library to fill; Unverified when the name is taken. Not flushed."""
-    with _our_file(path):
+    with our_file(path):
         descriptor = os.open(path, _NEW_FILE, _FILE_MODE)
         try:
             _set_mode(descriptor, _FILE_MODE)
@@ -139,10 +149,10 @@ def create(path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Put a file that another library has written, and its name, on the disk."""
-    with _our_file(path):
+    with our_file(path):
         descriptor = os.open(path, os.O_RDWR | _BINARY | _NO_FOLLOW)
         try:
-            _sync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     sync_folder(path.parent)
@@ -156,7 +166,7 @@ def append_line(path: Path, line: bytes) -> None:
     """
     if not line.endswith(b"\n") or line.count(b"\n") != 1:
         raise ValueError("a line has one newline, at its end")
-    with _our_file(path, len(line)):
+    with our_file(path, len(line)):
         existed = path.exists()
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _BINARY | _NO_FOLLOW, _FILE_MODE)
         try:
@@ -170,7 +180,7 @@ def append_line(path: Path, line: bytes) -> None:
                 with suppress(OSError):
                     os.ftruncate(descriptor, before)
                 raise
-            _sync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     if not existed:
@@ -181,7 +191,7 @@ def sync_folder(path: Path) -> None:
     """Put the names in a folder on the disk. Windows has no such call and writes them through its journal."""
     if sys.platform == "win32":
         return
-    with _our_file(path):
+    with our_file(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -266,7 +276,7 @@ def copy_range(
 def drop_write_permission(path: Path) -> None:
     """Take the write permission off a published file. On Windows nothing: there it would forbid removing it too."""
     if sys.platform != "win32":
-        with _our_file(path):
+        with our_file(path):
             path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
 
 
@@ -359,7 +369,8 @@ def _set_mode(descriptor: int, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Put an open file on the disk; an OSError is passed on."""
     if sys.platform == "darwin":
         import fcntl
 
@@ -393,8 +404,8 @@ def _space_for(path: Path, needed_bytes: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _our_file(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turn an OSError of our own file into NoSpace or Unverified."""
+def our_file(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn an OSError of our own file, or folder, into NoSpace or Unverified."""
     try:
         with _space_for(path, needed_bytes):
             yield

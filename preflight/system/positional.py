@@ -6,13 +6,18 @@ import os
 import sys
 
 if sys.platform == "win32":  # not run by us: only read and typed
+    import threading
+
+    # There is one position for all threads: whoever came between seeking and reading would move it.
+    _turn = threading.Lock()
 
     def read_into(descriptor: int, target: memoryview, offset: int) -> int:
         """Fills `target` from `offset`; returns the bytes read, fewer only at the end of the file."""
         done = 0
         while done < len(target):
-            os.lseek(descriptor, offset + done, os.SEEK_SET)
-            part = os.read(descriptor, len(target) - done)
+            with _turn:
+                os.lseek(descriptor, offset + done, os.SEEK_SET)
+                part = os.read(descriptor, len(target) - done)
             if not part:
                 break
             target[done : done + len(part)] = part

@@ -162,7 +162,8 @@ class Launcher:
         self._child.stdin.flush()
         done = json.loads(self._child.stdout.readline())
         if done["status"] not in process.statuses:
-            words = self._words.read_text(errors="replace")[-1000:]
+            said = [self._words, *([process.output] if process.output is not None else [])]
+            words = "".join(path.read_text(errors="replace")[-1000:] for path in said)
             raise WrongStatusError(f"{argv[:3]} ended with status {done['status']}: {words}")
         return Sample(done["seconds"], done["peak_bytes"], done["status"])
 

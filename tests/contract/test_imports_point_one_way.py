@@ -37,12 +37,18 @@ ALLOWED = {
     "inspection": VALUES | {"config", "system", "codex", "policy"},
     # The manifest is what is compared with.
     "comparison": VALUES | {"system", "codex", "checkpoint.manifest"},
+    "integrations": VALUES | {"config", "system"},  # nothing of Codex: they run a command
+    "pruning": SETTINGS | {"system", "codex", "policy", "checkpoint", "stored"},
+    "nightly": SETTINGS | {"system", "codex", "policy", "checkpoint", "pruning"},
     "stored": SETTINGS | {"system", "codex", "policy", "checkpoint"},
     "aftermath": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "comparison"},
     # One home on its way through the stages; the gate says in which order.
     "home_run": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "inspection"},
     "gate": SETTINGS | {"system", "codex", "policy", "checkpoint", "pause", "home_run"},
-    "commands": SETTINGS | {"system", "codex", "checkpoint", "gate", "aftermath", "stored"},
+    "restoring": SETTINGS | {"system", "codex", "checkpoint"},
+    "commands": SETTINGS
+    | {"system", "codex", "checkpoint", "integrations"}
+    | {"gate", "aftermath", "stored", "restoring", "nightly", "pruning"},
     "crash": VALUES | {"system", "checkpoint"},
     "report": VALUES,
     # The report is rendered where it is printed, and a copy of it lies in the store.
