@@ -11,6 +11,11 @@
     keep_free = "500 MB"                PREFLIGHT_STORE_KEEP_FREE
     [checkpoint]
     max_age = "48 h"                    PREFLIGHT_CHECKPOINT_MAX_AGE
+    [retention]
+    keep_last = 3                       PREFLIGHT_RETENTION_KEEP_LAST      --keep-last
+    keep_daily = 7                      PREFLIGHT_RETENTION_KEEP_DAILY     --keep-daily
+    keep_weekly = 5                     PREFLIGHT_RETENTION_KEEP_WEEKLY    --keep-weekly
+    keep_within = "48 h"                PREFLIGHT_RETENTION_KEEP_WITHIN    --keep-within
 
 Sizes need a unit (1 MB is 10^6 bytes, 1 MiB is 2^20); a duration without one is in seconds. A key
 that nobody knows, a value that cannot be read and a file that was named but is not there are all
@@ -27,7 +32,20 @@ from pathlib import Path
 
 from preflight.errors import ConfigProblem
 
-__all__ = ["BUILT_IN", "KEYS", "Key", "Settings", "default_file", "duration", "load_settings", "size"]
+__all__ = [
+    "BUILT_IN",
+    "EVERYTHING",
+    "KEYS",
+    "Key",
+    "Part",
+    "Settings",
+    "count",
+    "default_file",
+    "duration",
+    "load_settings",
+    "part",
+    "size",
+]
 
 BUILT_IN = "built-in"
 
@@ -55,6 +73,9 @@ _DURATION_UNITS = {
     **dict.fromkeys(("d", "day", "days"), 86400),
 }
 _LONGEST_SECONDS = 366 * 86400
+_COUNT = re.compile(r"[0-9]{1,5}")
+_FRACTION = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +84,8 @@ class Settings:
 
     A rollout of `warning_bytes` or more is `warning`, and so on; `keep_free_bytes` is what a checkpoint
     must leave free on the store's file system; a checkpoint older than `checkpoint_max_age_seconds`
-    is reported as stale. `store_path` None means the folder that the store chooses by itself.
+    is reported as stale. `store_path` None means the folder that the store chooses by itself. The
+    four `keep_*` are the policy of `prune`, which `checkpoint --nightly` follows too.
     """
 
     warning_bytes: int = 250 * _MB
@@ -74,6 +96,10 @@ class Settings:
     store_path: Path | None = None
     keep_free_bytes: int = 500 * _MB
     checkpoint_max_age_seconds: float = 48 * 3600.0
+    keep_last: int = 3
+    keep_daily: int = 7
+    keep_weekly: int = 5
+    keep_within_seconds: float = 48 * 3600.0
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def origin(self, key: str) -> str:
@@ -115,6 +141,46 @@ def duration(value: object) -> float:
     return float(match[1]) * factor
 
 
+def count(value: object) -> int:
+    """A number of checkpoints such as ``7``. Raises ValueError with a sentence that says what is expected."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _COUNT.fullmatch(text.strip()):
+        raise ValueError("expected a whole number from 0 to 99999")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How much of a store to read back: `numerator` of `denominator`, or about `size_bytes` when that is not None."""
+
+    numerator: int = 1
+    denominator: int = 1
+    size_bytes: int | None = None
+
+    def of(self, total_bytes: int) -> tuple[int, int]:
+        """The part of so many bytes as a fraction."""
+        return (self.numerator, self.denominator) if self.size_bytes is None else (self.size_bytes, total_bytes)
+
+
+EVERYTHING = Part()
+
+
+def part(value: object) -> Part:
+    """``"1/7"``, ``"5%"`` or ``"500 MB"``. Raises ValueError with a sentence that says what is expected."""
+    text = value.strip() if isinstance(value, str) else ""
+    if match := _FRACTION.fullmatch(text):
+        found = Part(int(match[1]), int(match[2]))
+    elif match := _PERCENT.fullmatch(text):
+        found = Part(round(float(match[1]) * 1000), 100_000)
+    elif _SIZE.fullmatch(text):
+        found = Part(size_bytes=size(text))
+    else:
+        raise ValueError('expected a part such as 1/7, 5% or "500 MB"')
+    if found.size_bytes == 0 or not 0 < found.numerator <= found.denominator:
+        raise ValueError("expected more than nothing and no more than the whole, such as 1/7")
+    return found
+
+
 def _limit(value: object) -> float:
     seconds = duration(value)
     if seconds == 0:
@@ -137,6 +203,19 @@ KEYS: tuple[Key, ...] = (
     Key("store.path", "PREFLIGHT_STORE", "store_path", _folder, "folder", "--store"),
     Key("store.keep_free", "PREFLIGHT_STORE_KEEP_FREE", "keep_free_bytes", size, "bytes"),
     Key("checkpoint.max_age", "PREFLIGHT_CHECKPOINT_MAX_AGE", "checkpoint_max_age_seconds", _limit, "seconds"),
+    Key("retention.keep_last", "PREFLIGHT_RETENTION_KEEP_LAST", "keep_last", count, "checkpoints", "--keep-last"),
+    Key("retention.keep_daily", "PREFLIGHT_RETENTION_KEEP_DAILY", "keep_daily", count, "checkpoints", "--keep-daily"),
+    Key(
+        "retention.keep_weekly", "PREFLIGHT_RETENTION_KEEP_WEEKLY", "keep_weekly", count, "checkpoints", "--keep-weekly"
+    ),
+    Key(
+        "retention.keep_within",
+        "PREFLIGHT_RETENTION_KEEP_WITHIN",
+        "keep_within_seconds",
+        duration,
+        "seconds",
+        "--keep-within",
+    ),
 )
 
 
@@ -174,6 +253,7 @@ def load_settings(
     # Every value above was read by the reader of its own field, which mypy cannot follow through a mapping.
     settings = Settings(**values, origins=origins)  # type: ignore[arg-type]
     _require_order(settings)
+    _require_a_rule(settings)
     return settings
 
 
@@ -248,3 +328,9 @@ def _require_order(settings: Settings) -> None:
         f"{settings.warning_bytes}, {settings.danger_bytes} and {settings.critical_bytes} bytes",
         hint=f"compare where they come from: {where}",
     )
+
+
+def _require_a_rule(settings: Settings) -> None:
+    if settings.keep_last or settings.keep_daily or settings.keep_weekly or settings.keep_within_seconds:
+        return
+    raise ConfigProblem("retention keeps nothing: every rule of it is 0", hint="set retention.keep_last to 1 or more")

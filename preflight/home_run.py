@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from preflight import policy
+from preflight.checkpoint import nights
 from preflight.checkpoint.coverage import checkpoint_lookup
 from preflight.checkpoint.journal import Journal
+from preflight.checkpoint.nights import Nights
 from preflight.checkpoint.store import Store
 from preflight.codex import writers
 from preflight.codex.goals import read_goals
-from preflight.codex.runtime import CodexBinary, RuntimeVersion, drops_goals, find_binary
+from preflight.codex.runtime import CodexBinary, RuntimeVersion, drops_goals, find_binary, version_in_use
 from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
-from preflight.errors import DamagedFile, Locked, NoSpace, PreflightError, TryLater
+from preflight.errors import DamagedFile, Locked, PreflightError, TryLater
 from preflight.inspection import Inspecting, inspect
 from preflight.model import (
     Answer,
@@ -36,9 +38,13 @@ from preflight.system.locks import held
 from preflight.system.processes import machine_memory_bytes
 
 if TYPE_CHECKING:
+    from preflight.checkpoint.archiving import Archiving
     from preflight.checkpoint.make import Made
 
 # What only `run` needs (sockets, trials, locks) is imported where it is used: `check` has a budget for its start.
+
+#: Left of a run's time when archiving ends, to publish the checkpoint and decide.
+_AFTER_ARCHIVING_SECONDS = 10.0
 
 #: Time of its own for putting goals back: the deadline may be over when it is needed most.
 _PUT_BACK_SECONDS = 15.0
@@ -54,6 +60,7 @@ class HomeRun:
     run_id: str
     store: Store | None = None
     found: ThreadsFound | None = None
+    nights: Nights | None = None
     runtimes: tuple[Runtime, ...] = ()
     binary: CodexBinary | None = None
     seen: HomeObservation | None = None
@@ -80,15 +87,25 @@ class HomeRun:
             deadline=self.deadline,
             before={seen.thread.thread_id: seen for seen in self.seen.threads} if self.seen is not None else {},
         )
-        self.seen = self._with_ours(inspect(self.home, self.found, self.runtimes, how))
+        seen = inspect(self.home, self.found, self.runtimes, how)
+        self.nights = self._nights()
+        if self.nights is not None:
+            seen = replace(seen, last_good_night=self.nights.last_good_at)
+        self.seen = self._with_ours(seen)
+
+    def _nights(self) -> Nights | None:
+        try:
+            return nights.load(self.store.nights) if self.store is not None else None
+        except DamagedFile as error:
+            gap = f"when the last good night was: {error.message}"
+            if gap not in self.not_checked:
+                self.not_checked.append(gap)
+            return None
 
     @property
     def current(self) -> RuntimeVersion | None:
         """The version in use: that of the newest running runtime, else of the program that would be started."""
-        running = [v for r in self.runtimes if (v := RuntimeVersion.parse(r.version)) is not None]
-        if running:
-            return max(running)
-        return self.binary.version if self.binary is not None and self.request.runtime is None else None
+        return version_in_use(self.runtimes, self.binary if self.request.runtime is None else None)
 
     @property
     def target(self) -> RuntimeVersion | None:
@@ -109,6 +126,8 @@ class HomeRun:
             current_version=None if self.current is None else str(self.current),
             drops_goals=drops_goals(self.current, self.target) if in_state else Answer.NO,
             checkpoint_age_seconds=_age(self.store),
+            nights_are_made=self.nights is not None and self.nights.last_at is not None,
+            night_age_seconds=self.nights.seconds_since_good() if self.nights is not None else None,
         )
 
     # ---- pause
@@ -166,7 +185,7 @@ class HomeRun:
         Also when a goal could not be confirmed paused: the other threads need theirs no less, and the
         lines of a turn in progress that are there are whole.
         """
-        from preflight.checkpoint.make import Making, make_checkpoint
+        from preflight.checkpoint.make import Making, make_checkpoint, not_written
 
         assert self.seen is not None  # noqa: S101
         assert self.store is not None  # noqa: S101
@@ -187,6 +206,8 @@ class HomeRun:
             keep_free_bytes=request.settings.keep_free_bytes,
             deadline=self.deadline,
             progress=request.progress,
+            runtime_version=None if self.current is None else str(self.current),
+            archiving=self._archiving(self.store),
         )
         try:
             self.made = make_checkpoint(self.store, how)
@@ -196,7 +217,7 @@ class HomeRun:
             self.not_checked.append(f"no checkpoint was made: {error.message}")  # the verdict is block already
             return
         except (PreflightError, OSError) as error:
-            self.findings.append(_checkpoint_failed(self.home, error))
+            self.findings.append(not_written(self.home, error))
             return
         finally:
             if self.made is None:
@@ -205,6 +226,26 @@ class HomeRun:
                     self.clear_left_behind()
         self.findings += self.made.findings
         self.not_checked += self.made.not_checked
+
+    def _archiving(self, store: Store) -> Archiving | None:
+        """What comes after the proof, in the time that is left; only `always` lets the verdict depend on it."""
+        from preflight.checkpoint.archiving import Archiving, Proof
+
+        request, always = self.request, self.request.archive == "always"
+        if request.archive == "never":
+            return None
+        return Archiving(
+            folder=store.archive,
+            prove=Proof.TAIL,
+            failed=Severity.BLOCK if always else Severity.WARN,
+            unfinished=Severity.BLOCK if always else None,
+            keep_free_bytes=request.settings.keep_free_bytes,
+            deadline=self.deadline.sub(max(self.deadline.remaining() - _AFTER_ARCHIVING_SECONDS, 0)),
+            max_rate=None,
+            damaged=frozenset(nights.recall(store.nights).damaged_archives),
+            progress=request.progress,
+            moved=request.moved,
+        )
 
     def conclude(self) -> None:
         """Look once more: the verdict is on the home as it is now, not as it was before gigabytes were copied.
@@ -247,22 +288,10 @@ class HomeRun:
 
     def clear_left_behind(self) -> None:
         """Remove what a killed run left: begun checkpoints, scratch homes. Only under the run lock."""
-        from preflight.checkpoint.trial import remove_left_behind
+        from preflight.checkpoint.make import clear_left_behind
 
         assert self.store is not None  # noqa: S101
-        self.store.remove_unfinished()
-        remove_left_behind(self.store.folder)
-
-
-def _checkpoint_failed(home: Home, error: PreflightError | OSError) -> Finding:
-    what = error.message if isinstance(error, PreflightError) else error.strerror or str(error)
-    return Finding(
-        finding_id="no-space" if isinstance(error, NoSpace) else "checkpoint-failed",
-        severity=Severity.BLOCK,
-        cause=f"no checkpoint could be written: {what}",
-        remedy=(error.hint if isinstance(error, PreflightError) else None) or "preflight run",
-        path=(error.path if isinstance(error, PreflightError) else None) or home.path,
-    )
+        clear_left_behind(self.store)
 
 
 def _age(store: Store | None) -> float | None:

@@ -29,14 +29,18 @@ V8_STRING_LIMIT: Final = 2**29 - 24
 
 #: Findings whose exit code is not that of their severity (design, section 5.2).
 EXIT_CODES: Final[dict[str, int]] = {
+    "archive-failed": 12,
+    "archive-incomplete": 12,
     "checkpoint-failed": 12,
+    "checkpoint-unfinished": 75,
     "checkpoint-unverified": 12,
+    "store-damaged": 12,
     "trial-resume-failed": 12,
     "no-space": 12,
     "unknown-schema": 13,
     "home-refused": 13,
 }
-_RANK: Final = {0: 0, 3: 1, 10: 2, 12: 3, 13: 4}
+_RANK: Final = {0: 0, 3: 1, 10: 2, 75: 3, 12: 4, 13: 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,9 @@ class Circumstances:
 
     `checkpointing` is True for a verb that pauses and writes checkpoints (`run`), False for one that
     only looks (`check`); `pausing` says that it has paused every goal that was active. `drops_goals` says
-    whether the update from `current_version` to `target_version` loses the goals table.
+    whether the update from `current_version` to `target_version` loses the goals table. `nights_are_made`
+    says that the nightly task has been at work at least once; `night_age_seconds` is how long ago the last
+    good night was, None when none was good.
     """
 
     checkpointing: bool
@@ -55,6 +61,8 @@ class Circumstances:
     current_version: str | None = None
     drops_goals: Answer = Answer.NO
     checkpoint_age_seconds: float | None = None
+    nights_are_made: bool = False
+    night_age_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +171,35 @@ def _of_home(home: HomeObservation, now: Circumstances, settings: Settings) -> I
             remedy="preflight run before the update, start the new version once, then preflight finish",
             path=home.home.path,
         )
-    age = now.checkpoint_age_seconds
-    if not now.checkpointing and age is not None and age > settings.checkpoint_max_age_seconds:
+    if now.checkpointing:
+        return
+    yield from _of_age(home, now, settings)
+
+
+def _of_age(home: HomeObservation, now: Circumstances, settings: Settings) -> Iterator[Finding]:
+    longest, night = settings.checkpoint_max_age_seconds, now.night_age_seconds
+    if now.nights_are_made and (night is None or night > longest):
+        yield Finding(
+            finding_id="schedule-stale",
+            severity=Severity.WARN,
+            cause="the nightly task has been at work on this home, but its last good night is too long ago"
+            if night is not None
+            else "the nightly task has been at work on this home, but no night was good yet",
+            measured=None if night is None else int(night),
+            expected=int(longest),
+            remedy="preflight checkpoint --nightly",
+            path=home.home.path,
+        )
+    # A good night that found nothing new has made no checkpoint, and the one there is is up to date.
+    ages = [age for age in (now.checkpoint_age_seconds, night) if age is not None]
+    age = min(ages, default=0.0)
+    if age > longest:
         yield Finding(
             finding_id="checkpoint-stale",
             severity=Severity.WARN,
             cause="the newest checkpoint of this home is older than it should be",
             measured=int(age),
-            expected=int(settings.checkpoint_max_age_seconds),
+            expected=int(longest),
             remedy="preflight run",
             path=home.home.path,
         )

@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preflight.config import Settings
+from preflight.config import Part, Settings
 
 __all__ = ["Request"]
+
+
+def _not_shown(what: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +26,11 @@ class Request:
     `homes` are the folders named with ``--home`` (none: CODEX_HOME and ~/.codex decide); `store` is
     the folder that holds the stores of all homes (None: the default one); `wait` and `timeout` are
     seconds, and a `timeout` of None means no limit. `threads` are ids named with ``--thread``.
-    `checkpoint` is an id or ``latest``. `progress` takes one sentence without a line end and never
-    raises for its content; it must not be given objectives, titles or project paths.
+    `checkpoint` is an id or ``latest``. `max_rate` is in bytes for each second. `moved` is told what is
+    done (``copied``), how many bytes of it, of how many. `archive` is ``auto``, ``always`` or ``never``;
+    `prove_all` compares all of what is archived with the rollouts, and `read_part` is how much of the
+    store is read back (None: what the verb reads by itself). `progress` takes one sentence without a line end
+    and never raises for its content; it must not be given objectives, titles or project paths.
     """
 
     homes: tuple[Path, ...]
@@ -43,4 +50,12 @@ class Request:
     dry_run: bool = False
     reason: str | None = None
     checkpoint: str | None = None
+    all_threads: bool = False
+    if_changed: bool = False
+    nightly: bool = False
+    max_rate: int | None = None
+    archive: str = "auto"
+    prove_all: bool = False
+    read_part: Part | None = None
+    moved: Callable[[str, int, int], None] = _not_shown
     show_text: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from preflight import policy
 from preflight.checkpoint.make import trial_gaps, trial_level
@@ -13,16 +14,25 @@ from preflight.checkpoint.store import Store, store_root
 from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, verify_database, verify_thread
 from preflight.codex.home import find_homes
 from preflight.codex.runtime import CodexBinary, find_binary
+from preflight.config import Part
 from preflight.errors import DamagedFile, Unverified, UsageProblem
 from preflight.model import Finding, Home, Result, Severity
 from preflight.request import Request
 from preflight.system.deadline import Deadline
+from preflight.system.locks import RunLock
+from preflight.system.pace import Pace
+
+if TYPE_CHECKING:  # what reads archives is imported when it is asked for
+    from preflight.checkpoint.rereading import Reread
 
 LATEST = "latest"
 
+#: How long a reading of the store waits for another preflight to be done.
+_LOCK_SECONDS = 10.0
+
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
     """One checkpoint of one home."""
 
     home: Home
@@ -41,20 +51,22 @@ def list_checkpoints(request: Request) -> Result:
     homes, not_checked = find_homes(request.homes, request.env, request.user_home)
     for home in homes:
         store = Store.existing(store_root(request.store, request.env), home)
-        for checkpoint_id in reversed(store.checkpoints()) if store is not None else ():
-            assert store is not None  # noqa: S101
+        if store is None:
+            continue
+        pinned = store.pinned()
+        for checkpoint_id in reversed(store.checkpoints()):
             try:
                 manifest = store.manifest(checkpoint_id)
             except DamagedFile as error:
                 findings.append(_damaged(checkpoint_id, error))
                 continue
-            rows.append(_row(manifest))
+            rows.append({**_row(manifest), "pinned": checkpoint_id in pinned})
     return _result("list", {"checkpoints": rows}, findings, not_checked)
 
 
 def show(request: Request) -> Result:
     """What one checkpoint holds. Raises UsageProblem when there is none of that name, DamagedFile."""
-    found = _find(request)
+    found = find_stored(request)
     manifest = found.manifest
     data = {
         **_row(manifest),
@@ -75,11 +87,13 @@ def show(request: Request) -> Result:
 def verify(request: Request) -> Result:
     """Read one checkpoint back: digests, structure, history, and with a runtime the trial resume.
 
-    Exit code 12 when what was read back is not what was written. Raises UsageProblem, Unverified (the
-    manifest itself), StoreRefused, TimeLimitReached.
+    With `read_part` that part of everything in the home's store is read back as well, frames of archives
+    too, and where the next part begins is remembered; that takes the run lock. Exit code 12 when what was
+    read back is not what was written. Raises UsageProblem, Unverified (the manifest itself), Locked,
+    StoreRefused, TimeLimitReached.
     """
     try:
-        found = _find(request)
+        found = find_stored(request)
     except DamagedFile as error:
         raise Unverified(error.message, path=error.path, hint="preflight list shows the other checkpoints") from error
     deadline = Deadline(request.timeout)
@@ -107,13 +121,32 @@ def verify(request: Request) -> Result:
         told.append(
             {"thread_id": thread.thread_id, "file": thread.file} | {r.level.value: r.as_json() for r in results}
         )
-    data = {"checkpoint_id": found.manifest.checkpoint_id, "path": found.folder, "files": told}
+    data: dict[str, object] = {"checkpoint_id": found.manifest.checkpoint_id, "path": found.folder, "files": told}
+    if request.read_part is not None:
+        read = _read_back(found, request, request.read_part, deadline)
+        findings += read.findings
+        if not read.complete:
+            not_checked.append("what the store holds besides: the time limit came before all of that part was read")
+        data["read_back"] = [read.as_json(found.home.path)]
     return _result("verify", data, findings, not_checked)
+
+
+def _read_back(found: Stored, request: Request, how_much: Part, deadline: Deadline) -> Reread:
+    from preflight.checkpoint.rereading import read_back
+
+    with RunLock(found.store.folder).acquire(deadline.sub(_LOCK_SECONDS), {"program": "preflight verify"}):
+        pace = Pace(request.max_rate, deadline)
+
+        def moved(what: str, done: int, total: int) -> None:
+            request.moved(what, done, total)
+            pace.keep(done)
+
+        return read_back(found.store, how_much, deadline, moved)
 
 
 def _trial(
     binary: CodexBinary,
-    found: _Stored,
+    found: Stored,
     thread: ThreadRecord,
     results: tuple[LevelResult, ...],
     request: Request,
@@ -126,7 +159,7 @@ def _trial(
         return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, f"the trial could not be made: {error.strerror}")
 
 
-def _find(request: Request) -> _Stored:
+def find_stored(request: Request) -> Stored:
     """The checkpoint that was named; `latest` is the newest one of all homes."""
     wanted = request.checkpoint or LATEST
     candidates = list(_stored(request, wanted))
@@ -136,7 +169,7 @@ def _find(request: Request) -> _Stored:
     return max(candidates, key=lambda one: one.manifest.checkpoint_id)
 
 
-def _stored(request: Request, wanted: str) -> Iterator[_Stored]:
+def _stored(request: Request, wanted: str) -> Iterator[Stored]:
     homes, _ = find_homes(request.homes, request.env, request.user_home)
     for home in homes:
         store = Store.existing(store_root(request.store, request.env), home)
@@ -144,9 +177,9 @@ def _stored(request: Request, wanted: str) -> Iterator[_Stored]:
             continue
         ids = store.checkpoints()
         if wanted == LATEST and ids:
-            yield _Stored(home, store, store.manifest(ids[-1]))
+            yield Stored(home, store, store.manifest(ids[-1]))
         elif wanted in ids:
-            yield _Stored(home, store, store.manifest(wanted))
+            yield Stored(home, store, store.manifest(wanted))
 
 
 def _row(manifest: Manifest) -> dict[str, object]:
@@ -161,7 +194,7 @@ def _row(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _thread(found: _Stored, record: ThreadRecord) -> dict[str, object]:
+def _thread(found: Stored, record: ThreadRecord) -> dict[str, object]:
     lengths = {file.path: file.length for file in found.manifest.files}
     levels = {level: value.get("outcome") for level, value in record.verification.items() if isinstance(value, dict)}
     return {
@@ -170,6 +203,7 @@ def _thread(found: _Stored, record: ThreadRecord) -> dict[str, object]:
         "whole": record.whole,
         "thread_bytes": record.size_bytes,
         "resume_bytes": lengths[record.file],
+        "archived_bytes": sum(one.archive.raw_length for one in record.sources if one.archive is not None),
         **levels,
     }
 

@@ -17,7 +17,18 @@ from preflight.checkpoint.manifest import (
     SourceRecord,
     ThreadRecord,
 )
-from preflight.model import Boundary, FileIdentity, Goal, GoalTable, History, HistoryMode, Piece, Role, ThreadRow
+from preflight.model import (
+    ArchiveReference,
+    Boundary,
+    FileIdentity,
+    Goal,
+    GoalTable,
+    History,
+    HistoryMode,
+    Piece,
+    Role,
+    ThreadRow,
+)
 
 ID = "20261122T120000Z-0a1b2c"
 ROLLOUT = b'{"type":"session_meta"}\n'
@@ -81,6 +92,9 @@ def sample_manifest() -> Manifest:
                         identity=FileIdentity(device=1, inode=2**100, size_bytes=3, modified_ns=2**62),
                         used_bytes=3,
                         tail_sha256="00",
+                        archive=ArchiveReference(
+                            file="rollout.jsonl", generation=2, raw_length=2**33, frames=7, frames_sha256="aa"
+                        ),
                     ),
                 ),
                 size_bytes=3_063_881_398,
@@ -107,6 +121,7 @@ def sample_manifest() -> Manifest:
                 path="sessions/2026/11/22/rollout.jsonl",
                 size_bytes=3,
                 archived=False,
+                identity=FileIdentity(device=1, inode=2, size_bytes=3, modified_ns=4),
             ),
             InventoryItem(
                 thread_id="x",
@@ -116,6 +131,7 @@ def sample_manifest() -> Manifest:
             ),
         ),
         version="1.2.3",
+        runtime_version="0.147.0",
     )
 
 

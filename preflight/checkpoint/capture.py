@@ -1,25 +1,28 @@
 """Writing a checkpoint: databases first, resume rollouts after, nothing published yet.
 
 In this order every row refers to bytes that are in the copy: a rollout only grows, so what a row of
-the earlier database copy names is in the later rollout copy. The manifest is `manifest.publish`'s,
-after everything has been verified.
+the earlier database copy names is in the later rollout copy. Where each rollout is cut is looked at
+before (how much room is needed?) and again when its turn comes, if it has grown meanwhile. The
+manifest is `manifest.publish`'s, after everything has been verified.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from preflight.checkpoint.manifest import DatabaseRecord, FileRecord, SourceRecord, ThreadRecord
+from preflight.checkpoint.coverage import is_untouched
+from preflight.checkpoint.manifest import DatabaseRecord, FileRecord, Manifest, SourceRecord, ThreadRecord
+from preflight.checkpoint.verify import Outcome, verify_digest
 from preflight.codex import boundary, history
 from preflight.codex.boundary import OpenLineage
 from preflight.codex.lines import Buffer
 from preflight.codex.resume_rollout import ResumePlan, plan_resume, write_resume_rollout
-from preflight.errors import DamagedFile, NoSpace
-from preflight.model import Finding, HistoryMode, Home, Severity, Tail, Thread
+from preflight.errors import DamagedFile, NoSpace, TimeLimitReached
+from preflight.model import FileIdentity, Finding, HistoryMode, Home, Severity, Tail, Thread
 from preflight.system import databases, files
 from preflight.system.deadline import Deadline
 from preflight.system.positional import read_at
@@ -48,15 +51,75 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """A checkpoint from which the resume rollouts of threads that nobody has touched since are taken over."""
+
+    manifest: Manifest
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class _Planned:
+    """How a thread is to be copied, as its files were when that was looked at; `plan` None copies a compressed one."""
+
     thread: Thread
-    files: OpenLineage
+    identities: tuple[FileIdentity, ...]
     tail: Tail | None
     plan: ResumePlan | None
 
     @property
     def length(self) -> int:
-        return self.files.identities[0].size_bytes if self.plan is None else self.plan.length
+        return self.identities[0].size_bytes if self.plan is None else self.plan.length
+
+
+class _Count:
+    """Tells how far the copying is: `done` bytes of `total`, as they were planned; ends it when the deadline comes."""
+
+    def __init__(self, total: int, moved: Callable[[int, int], None] | None, deadline: Deadline) -> None:
+        self._done, self._total, self._moved, self._deadline = 0, total, moved, deadline
+
+    def add(self, size: int) -> None:
+        self._deadline.check("copying the threads")
+        self._done += size
+        if self._moved is not None:
+            self._moved(self._done, max(self._total, self._done))
+
+
+@dataclass(slots=True)
+class _Work:
+    """The threads on their way; each one that cannot go on becomes a failure and the others go on."""
+
+    folder: Path
+    deadline: Deadline
+    progress: Callable[[str], None]
+    in_parts: bool
+    planned: list[_Planned] = field(default_factory=list)
+    captured: list[CapturedThread] = field(default_factory=list)
+    failures: list[Finding] = field(default_factory=list)
+
+    def plan(self, thread: Thread) -> None:
+        with self._one(thread):
+            self.deadline.check("looking at the threads")
+            self.planned.append(_plan(thread))
+
+    def copy_planned(self, moved: Callable[[int, int], None] | None) -> None:
+        count = _Count(sum(item.length for item in self.planned), moved, self.deadline)
+        for item in self.planned:
+            with self._one(item.thread):
+                self.deadline.check("writing the checkpoint")
+                self.progress(f"copying {item.length:,} bytes of thread {item.thread.thread_id}")
+                self.captured.append(_copy_thread(item, self.folder, count))
+
+    @contextmanager
+    def _one(self, thread: Thread) -> Iterator[None]:
+        try:
+            yield
+        except TimeLimitReached:
+            if not self.in_parts:
+                raise
+            self.failures.append(_not_in_time(thread))
+        except (DamagedFile, OSError) as error:
+            self.failures.append(failure(thread, error))
 
 
 def capture(
@@ -68,43 +131,38 @@ def capture(
     keep_free_bytes: int,
     deadline: Deadline,
     progress: Callable[[str], None],
+    moved: Callable[[int, int], None] | None = None,
+    earlier: Earlier | None = None,
+    in_parts: bool = False,
 ) -> Capture:
     """Copy the databases and the resume rollouts of `threads` into `folder`, which must be new and empty.
 
     Free space is checked before the first byte is written. A thread or database that cannot be read
-    becomes a failure and the others are copied. Raises NoSpace, DatabaseBusy, TimeLimitReached; what
-    was written until then stays in the folder, which is no checkpoint.
+    becomes a failure and the others are copied. The resume rollout of a thread that is as it was in
+    the `earlier` checkpoint is that file under a second name, if it reads back as what was written.
+    `moved` is told how many bytes of how many are written, about each MiB. With `in_parts` the threads
+    for which there is no time are failures too: the next checkpoint takes the others over. Raises NoSpace,
+    DatabaseBusy, TimeLimitReached; what was written until then stays in the folder, which is no checkpoint.
     """
-    with ExitStack() as stack:
-        planned: list[_Planned] = []
-        failures: list[Finding] = []
-        for thread in threads:
-            try:
-                planned.append(_plan(stack, thread))
-            except (DamagedFile, OSError) as error:
-                failures.append(failure(thread, error))
-        _require_space(folder, [p.length for p in planned], database_files, keep_free_bytes)
-        copies = []
-        for path in database_files:
-            try:
-                copies.append(_copy_database(path, home, folder, deadline))
-            except DamagedFile as error:
-                failures.append(_database_failure(path, error))
-        captured: list[CapturedThread] = []
-        for item in planned:
-            deadline.check("writing the checkpoint")
-            try:
-                # What was appended while the databases were copied may be in their rows: it belongs into the copy.
-                newest = _plan(stack, item.thread) if item.files.have_grown() else item
-                progress(f"copying {newest.length:,} bytes of thread {item.thread.thread_id}")
-                captured.append(_copy_thread(newest, folder, deadline))
-            except (DamagedFile, OSError) as error:
-                failures.append(failure(item.thread, error))
+    work = _Work(folder, deadline, progress, in_parts)
+    untouched = {} if earlier is None else _untouched(threads, earlier.manifest)
+    for thread in threads:
+        if thread.thread_id not in untouched:
+            work.plan(thread)
+    _require_space(folder, [item.length for item in work.planned], database_files, keep_free_bytes)
+    copies, damaged = _copy_databases(database_files, home, folder, deadline)
+    for thread, record in untouched.values():
+        same = None if earlier is None else _taken_over(thread, record, earlier, folder)
+        if same is not None:
+            work.captured.append(same)
+        else:
+            work.plan(thread)
+    work.copy_planned(moved)
     return Capture(
         databases=tuple(record for record, _ in copies),
-        files=(*(file for _, file in copies), *(one.file for one in captured)),
-        threads=tuple(captured),
-        failures=tuple(failures),
+        files=(*(file for _, file in copies), *(one.file for one in work.captured)),
+        threads=tuple(work.captured),
+        failures=(*work.failures, *damaged),
     )
 
 
@@ -122,6 +180,17 @@ def failure(thread: Thread, error: DamagedFile | OSError) -> Finding:
     )
 
 
+def _not_in_time(thread: Thread) -> Finding:
+    return Finding(
+        finding_id="checkpoint-unfinished",
+        severity=Severity.BLOCK,
+        thread_id=thread.thread_id,
+        cause="the time limit came before this thread was copied; the next checkpoint goes on with it",
+        measured=thread.size_bytes,
+        remedy="preflight checkpoint, with more time: --timeout",
+    )
+
+
 def _database_failure(path: Path, error: DamagedFile) -> Finding:
     return Finding(
         finding_id="checkpoint-failed",
@@ -132,15 +201,61 @@ def _database_failure(path: Path, error: DamagedFile) -> Finding:
     )
 
 
-def _plan(stack: ExitStack, thread: Thread) -> _Planned:
-    head = thread.head
-    if head is None:
+def _untouched(threads: Sequence[Thread], earlier: Manifest) -> dict[str, tuple[Thread, ThreadRecord]]:
+    records = {record.thread_id: record for record in earlier.threads}
+    found = ((thread, records.get(thread.thread_id)) for thread in threads)
+    return {
+        thread.thread_id: (thread, record)
+        for thread, record in found
+        if record is not None and is_untouched(record, thread)
+    }
+
+
+def _taken_over(thread: Thread, record: ThreadRecord, earlier: Earlier, folder: Path) -> CapturedThread | None:
+    """The earlier checkpoint's copy as a part of this one; None when it will not do.
+
+    Published files are never changed, so a second name does no harm, and is no second copy: a disk that
+    loses the file loses it in both. Where there are no hard links the thread is copied. A runtime that
+    has added to the rollout while the databases were copied: then the thread is copied as well.
+    """
+    file = next(one for one in earlier.manifest.files if one.path == record.file)
+    try:
+        if any(files.identity(source.path) != source.identity for source in record.sources):
+            return None
+    except OSError:
+        return None
+    if verify_digest(earlier.folder, file).outcome is not Outcome.PASSED:
+        return None
+    target = folder / file.path
+    files.private_folder(target.parent)
+    try:
+        target.hardlink_to(earlier.folder / file.path)
+    except OSError:
+        return None
+    files.sync_folder(target.parent)
+    now = replace(
+        record,
+        cli_version=thread.row.cli_version if thread.row is not None else None,
+        archived=thread.archived,
+        goal=thread.goal,
+        row=thread.row,
+        verification={},
+    )
+    return CapturedThread(record=now, file=file, path=target)
+
+
+def _plan(thread: Thread) -> _Planned:
+    if thread.head is None:
         raise DamagedFile("its rollout was not found", hint="put the rollout back where it was, then: preflight run")
-    opened = stack.enter_context(boundary.opened(thread.lineage))
-    if head.compressed:
-        return _Planned(thread, opened, None, None)
+    with boundary.opened(thread.lineage) as opened:
+        return _planned(thread, opened)
+
+
+def _planned(thread: Thread, opened: OpenLineage) -> _Planned:
+    if thread.head is not None and thread.head.compressed:
+        return _Planned(thread, opened.identities, None, None)
     tail = boundary.read_tail(opened)
-    return _Planned(thread, opened, tail, plan_resume(opened, tail))
+    return _Planned(thread, opened.identities, tail, plan_resume(opened, tail))
 
 
 def _require_space(folder: Path, lengths: list[int], database_files: Sequence[Path], reserve: int) -> None:
@@ -163,33 +278,65 @@ def _size_with_log(path: Path) -> int:
     return sum(sizes)
 
 
+def _copy_databases(
+    paths: Sequence[Path], home: Home, folder: Path, deadline: Deadline
+) -> tuple[list[tuple[DatabaseRecord, FileRecord]], list[Finding]]:
+    copies, failures = [], []
+    for path in paths:
+        try:
+            copies.append(_copy_database(path, home, folder, deadline))
+        except DamagedFile as error:
+            failures.append(_database_failure(path, error))
+    return copies, failures
+
+
 def _copy_database(path: Path, home: Home, folder: Path, deadline: Deadline) -> tuple[DatabaseRecord, FileRecord]:
     name = f"databases/{path.name}"
     target = folder / name
     files.private_folder(target.parent)
+    # Before the copy: what a runtime writes from now on makes the database one that has changed since.
+    identity, log = database_state(path)
     databases.backup(path, target, deadline)
-    record = FileRecord(path=name, length=target.stat().st_size, sha256=files.sha256_of(target), role="database")
-    return DatabaseRecord(name=path.name, path=name, source=home.sqlite_home / path.name), record
+    file = FileRecord(path=name, length=target.stat().st_size, sha256=files.sha256_of(target), role="database")
+    source = home.sqlite_home / path.name
+    return DatabaseRecord(name=path.name, path=name, source=source, identity=identity, log=log), file
 
 
-def _copy_thread(item: _Planned, folder: Path, deadline: Deadline) -> CapturedThread:
-    thread, opened, plan, tail = item.thread, item.files, item.plan, item.tail
+def database_state(path: Path) -> tuple[FileIdentity, FileIdentity | None]:
+    """A database and its log as files; an empty log is none. Only `stat`: an open would drop SQLite's locks."""
+    log = path.with_name(path.name + "-wal")
+    try:
+        written = files.identity(log)
+    except FileNotFoundError:
+        return files.identity(path), None
+    return files.identity(path), written if written.size_bytes else None
+
+
+def _copy_thread(item: _Planned, folder: Path, count: _Count) -> CapturedThread:
+    with boundary.opened(item.thread.lineage) as opened:
+        if opened.identities != item.identities:
+            item = _planned(item.thread, opened)
+        return _copy_opened(item, opened, folder, count)
+
+
+def _copy_opened(item: _Planned, opened: OpenLineage, folder: Path, count: _Count) -> CapturedThread:
+    thread, plan, tail = item.thread, item.plan, item.tail
     name = f"threads/{thread.thread_id}/{opened.path(0).name}"
     target = folder / name
     files.private_folder(target.parent)
     digest = hashlib.sha256()
 
-    def took(block: Buffer | memoryview) -> None:
-        deadline.check("writing the checkpoint")
+    def seen(block: Buffer | memoryview) -> None:
         digest.update(block)
+        count.add(len(block))
 
     with files.publishing(target, needed_bytes=item.length) as file:
         if plan is None:
             size = opened.identities[0].size_bytes
-            files.copy_range(opened.descriptors[0], file.fileno(), 0, size, took)
+            files.copy_range(opened.descriptors[0], file.fileno(), 0, size, seen)
             length = size
         else:
-            length = write_resume_rollout(opened, plan, file, took)
+            length = write_resume_rollout(opened, plan, file, seen)
     opened.check_unchanged()
     record = ThreadRecord(
         thread_id=thread.thread_id,

@@ -60,6 +60,19 @@ def is_fresh(record: ThreadRecord, thread: Thread) -> bool:
     return then == (thread.goal.goal_id if thread.goal is not None else None)
 
 
+def is_untouched(record: ThreadRecord, thread: Thread) -> bool:
+    """Fresh, verified, and every file exactly as it was then, its time of change included."""
+    if not (is_fresh(record, thread) and is_verified(record)):
+        return False
+    pairs = zip(record.sources, thread.lineage, strict=True)
+    return all(
+        source.path == segment.file.path
+        and source.identity == segment.file.identity
+        and segment.end_offset in (None, source.used_bytes)
+        for source, segment in pairs
+    )
+
+
 def is_verified(record: ThreadRecord) -> bool:
     """Read back with the right digest and line by line, and no level failed.
 

@@ -7,20 +7,25 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from preflight import __version__
 from preflight.checkpoint import jsonline
 from preflight.checkpoint import manifest as manifests
-from preflight.checkpoint.capture import Capture, CapturedThread, capture
+from preflight.checkpoint.capture import Capture, CapturedThread, Earlier, capture
 from preflight.checkpoint.manifest import HomeRecord, InventoryItem, Manifest, RuntimeRecord, ThreadRecord
 from preflight.checkpoint.store import Store
-from preflight.checkpoint.trial import Trial, TrialOutcome, trial_resume
+from preflight.checkpoint.trial import Trial, TrialOutcome, remove_left_behind, trial_resume
 from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, verify_database, verify_thread
 from preflight.codex.home import durable_databases
 from preflight.codex.runtime import CodexBinary
+from preflight.errors import NoSpace, PreflightError
 from preflight.model import CheckpointRef, Finding, Goal, Home, RolloutFile, Runtime, Severity, Thread
 from preflight.system import files
 from preflight.system.deadline import Deadline
+
+if TYPE_CHECKING:  # it takes 40 ms to import what it needs
+    from preflight.checkpoint.archiving import Archiving
 
 #: A trial is not begun with less time than this left: it would be cut off and prove nothing.
 _TRIAL_SECONDS = 5.0
@@ -28,7 +33,14 @@ _TRIAL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """What goes into a checkpoint, and how it is made; `binary` None means that no trial is possible."""
+    """What goes into a checkpoint, and how it is made; `binary` None means that no trial is possible.
+
+    `runtime_version` is the version in use. Of threads that are untouched since the `earlier` checkpoint
+    its resume rollouts are taken over. `moved` is told how many bytes of how many are copied. A trial is
+    made of every thread, or of those in `on_trial`. `archiving` None leaves the archive alone.
+    With `in_parts` a checkpoint of the threads for which there was time is better than none: half of the
+    time is for copying, so that what was copied is also proved.
+    """
 
     home: Home
     threads: Sequence[Thread]
@@ -42,6 +54,12 @@ class Making:
     keep_free_bytes: int
     deadline: Deadline
     progress: Callable[[str], None]
+    runtime_version: str | None = None
+    moved: Callable[[int, int], None] | None = None
+    earlier: Earlier | None = None
+    on_trial: Collection[str] | None = None
+    archiving: Archiving | None = None
+    in_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +87,11 @@ def make_checkpoint(store: Store, how: Making) -> Made:
         folder,
         database_files=durable_databases(how.home),
         keep_free_bytes=how.keep_free_bytes,
-        deadline=how.deadline,
+        deadline=how.deadline.sub(how.deadline.remaining() / 2) if how.in_parts else how.deadline,
         progress=how.progress,
+        moved=how.moved,
+        earlier=how.earlier,
+        in_parts=how.in_parts,
     )
     findings = list(captured.failures)
     findings += _databases(folder, captured)
@@ -83,6 +104,13 @@ def make_checkpoint(store: Store, how: Making) -> Made:
         results = _verify(thread, folder, store, how, not_checked)
         findings += remarks(thread.record, results)
         records.append(replace(thread.record, verification={r.level.value: r.as_json() for r in results}))
+    if how.archiving is not None:
+        from preflight.checkpoint.archiving import archive_threads
+
+        archived = archive_threads(records, how.archiving)
+        records = list(archived.records)
+        findings += archived.findings
+        not_checked += archived.not_done
     manifest = Manifest(
         checkpoint_id=checkpoint_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -97,6 +125,7 @@ def make_checkpoint(store: Store, how: Making) -> Made:
         version=__version__,
         made_by=how.made_by,
         reason=how.reason,
+        runtime_version=how.runtime_version,
     )
     reference = manifests.publish(folder, manifest)
     return Made(
@@ -130,6 +159,8 @@ def _verify(
         trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "an earlier level failed")
     elif how.binary is None:
         trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "no Codex binary was found")
+    elif how.on_trial is not None and thread.record.thread_id not in how.on_trial:
+        trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "the thread is small and has no goal")
     else:
         trial = trial_level(
             how.binary, store.folder, folder, thread.record, results, how.deadline, keep_free_bytes=how.keep_free_bytes
@@ -212,4 +243,23 @@ def _item(file: RolloutFile, home: Path) -> InventoryItem:
         path=jsonline.written_path(place),
         size_bytes=file.size_bytes,
         archived=file.archived,
+        identity=file.identity,
     )
+
+
+def not_written(home: Home, error: PreflightError | OSError) -> Finding:
+    """The finding for a home of which no checkpoint could be written."""
+    what = error.message if isinstance(error, PreflightError) else error.strerror or str(error)
+    return Finding(
+        finding_id="no-space" if isinstance(error, NoSpace) else "checkpoint-failed",
+        severity=Severity.BLOCK,
+        cause=f"no checkpoint could be written: {what}",
+        remedy=(error.hint if isinstance(error, PreflightError) else None) or "preflight run",
+        path=(error.path if isinstance(error, PreflightError) else None) or home.path,
+    )
+
+
+def clear_left_behind(store: Store) -> None:
+    """Remove what a killed run left: begun checkpoints, scratch homes. Only under the run lock."""
+    store.remove_unfinished()
+    remove_left_behind(store.folder)

@@ -18,7 +18,17 @@ import msgspec
 
 from preflight.checkpoint import jsonline
 from preflight.errors import DamagedFile, PreflightError, Unsupported, Unverified
-from preflight.model import Boundary, CheckpointRef, FileIdentity, Goal, History, HistoryMode, Role, ThreadRow
+from preflight.model import (
+    ArchiveReference,
+    Boundary,
+    CheckpointRef,
+    FileIdentity,
+    Goal,
+    History,
+    HistoryMode,
+    Role,
+    ThreadRow,
+)
 from preflight.system import files
 
 __all__ = [
@@ -55,11 +65,17 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseRecord:
-    """A database copy: its name in the home, its file in the checkpoint, the file that it is a copy of."""
+    """A database copy: its name in the home, its file in the checkpoint, the file that it is a copy of.
+
+    `identity` and `log` are the database and its write-ahead log as they were just before the copy;
+    None where there was no log, or an empty one, and in manifests that do not say.
+    """
 
     name: str
     path: str
     source: Path
+    identity: FileIdentity | None = None
+    log: FileIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +99,8 @@ class SourceRecord:
     """A rollout of the thread's lineage as it was: its first `used_bytes` count.
 
     `tail_sha256` is the digest of the last 64 KiB before that point (of all, if there are fewer).
+    `archive` is what the archive has of those bytes, from the first one on: of fewer when the time
+    limit came first, None when nothing was archived.
     """
 
     path: Path
@@ -90,6 +108,12 @@ class SourceRecord:
     identity: FileIdentity
     used_bytes: int
     tail_sha256: str
+    archive: ArchiveReference | None = None
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether the archive has every byte that was used."""
+        return self.archive is not None and self.archive.raw_length == self.used_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +138,25 @@ class ThreadRecord:
     history: History | None = None
     verification: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def has_everything(self) -> bool:
+        """Whether no byte of the thread is missing: its resume rollout is the whole file, or all is archived."""
+        alone = self.whole and len(self.sources) == 1
+        return alone or all(source.is_archived for source in self.sources)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryItem:
-    """A rollout that the home had, copied or not; `path` is relative to the home, with `/`."""
+    """A rollout that the home had, copied or not; `path` is relative to the home, with `/`.
+
+    `identity` tells whether it is still that file and has not changed; None in manifests that do not say.
+    """
 
     thread_id: str
     path: jsonline.WrittenPath
     size_bytes: int
     archived: bool
+    identity: FileIdentity | None = None
 
     @property
     def place(self) -> PurePosixPath:
@@ -133,7 +167,7 @@ class InventoryItem:
 class Manifest:
     """Everything a checkpoint says of itself; `created_at` is RFC 3339 UTC, `goals` are all goal rows of the home.
 
-    `version` is that of the preflight that wrote it.
+    `version` is that of the preflight that wrote it, `runtime_version` that of the runtime in use then.
     """
 
     checkpoint_id: str
@@ -149,6 +183,7 @@ class Manifest:
     version: str
     made_by: str = "run"
     reason: str | None = None
+    runtime_version: str | None = None
     order: str = "databases-then-rollouts"
     tool: str = "codex-preflight"
     schema: int = _SCHEMA

@@ -1,6 +1,7 @@
 """The folder of one home in the store: what lies where, which checkpoints there are, and who may touch it.
 
-    <root>/<home id>/  README  run.lock  run.json  journal.jsonl  checkpoints/<id>/manifest.json  reports/
+    <root>/<home id>/  README  run.lock  run.json  journal.jsonl  checkpoints/<id>/manifest.json
+                       archive/<thread id>/  pins/<id>  nights.json  restores/<id>.json  reports/
 
 Private: folders 0700, files 0600; a store that somebody else owns or can write to is refused. A
 checkpoint's folder without a manifest is one that was never finished: it is not listed. Ids sort by
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -38,7 +40,13 @@ before the Codex runtime was replaced. It is safe to read; nothing here is neede
                                      an unfinished checkpoint and of no use
       threads/<thread id>/*.jsonl    resume rollouts: what Codex needs to go on with the thread
       databases/*.sqlite             copies of Codex's databases
+  archive/<thread id>/
+      *.jsonl.zst                    whole rollouts; `zstd -d` gives back the rollout as it was
+      *.frames.jsonl                 which part of the rollout lies where in it, with digests
   journal.jsonl                      goals that were paused and put back
+  pins/                              one empty file for each checkpoint that is never to be removed
+  nights.json                        when the nightly task was last at work, and what it reads back next
+  restores/                          which files were put back, and where the replaced ones are kept
   reports/                           what was reported, and when
   run.lock, run.json                 the lock, and who holds it
 
@@ -90,7 +98,11 @@ class Store:
         self.lock = self.folder / "run.lock"
         self.journal = self.folder / "journal.jsonl"
         self.reports = self.folder / "reports"
+        self.nights = self.folder / "nights.json"
+        self.archive = self.folder / "archive"
+        self.restores = self.folder / "restores"
         self._checkpoints = self.folder / "checkpoints"
+        self._pins = self.folder / "pins"
 
     @classmethod
     def open(cls, root: Path, home: Home) -> Store:
@@ -158,6 +170,57 @@ class Store:
         ids = self.checkpoints()
         return self.manifest(ids[-1]) if ids else None
 
+    def pinned(self) -> frozenset[str]:
+        """The ids with a pin, whether or not there is such a checkpoint."""
+        try:
+            return frozenset(entry.name for entry in self._pins.iterdir() if _ID.fullmatch(entry.name))
+        except FileNotFoundError:
+            return frozenset()
+        except OSError as error:
+            # Not to know the pins must not look like having none.
+            raise StoreRefused(f"the pins cannot be read: {error.strerror}", path=self._pins) from error
+
+    def pin(self, checkpoint_id: str) -> bool:
+        """Keep a checkpoint from being removed; False when it was pinned already. Needs the run lock."""
+        self._require(checkpoint_id)
+        if checkpoint_id in self.pinned():
+            return False
+        files.private_folder(self._pins)
+        files.publish(self._pins / checkpoint_id, b"")
+        return True
+
+    def unpin(self, checkpoint_id: str) -> bool:
+        """Take the pin away; False when there was none. Needs the run lock."""
+        self._require(checkpoint_id)
+        if checkpoint_id not in self.pinned():
+            return False
+        files.remove(self._pins / checkpoint_id)
+        return True
+
+    def bytes_of_its_own(self, checkpoint_id: str) -> int:
+        """What the checkpoint's files take that have no second name in another checkpoint."""
+        own = 0
+        for path in self.checkpoint_folder(checkpoint_id).rglob("*"):
+            with suppress(OSError):  # somebody else's tidying up; a size is no reason to stop
+                facts = path.lstat()
+                own += facts.st_size if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 else 0
+        return own
+
+    def remove_checkpoint(self, checkpoint_id: str) -> None:
+        """Remove a checkpoint. Needs the run lock, under which nobody begins to restore from it.
+
+        The manifest loses its name first, and that is on the disk before the first file goes: killed at
+        any point, the checkpoint is whole, or it is one that `remove_unfinished` sweeps away. Unverified
+        when a file cannot be removed; what is left of it is swept by the next run.
+        """
+        folder = self.checkpoint_folder(checkpoint_id)
+        path = folder / manifest.MANIFEST_NAME
+        with files.our_file(path):
+            path.rename(path.with_name(f".{path.name}.removed{files.TEMPORARY_SUFFIX}"))
+        files.sync_folder(folder)
+        with files.our_file(folder):
+            shutil.rmtree(folder)
+
     def last_run(self) -> Manifest | None:
         """The manifest of the newest checkpoint that a `run` made: what `finish` compares with; None without one."""
         for checkpoint_id in reversed(self.checkpoints()):
@@ -165,6 +228,10 @@ class Store:
             if found.made_by == "run":
                 return found
         return None
+
+    def _require(self, checkpoint_id: str) -> None:
+        if not (self.checkpoint_folder(checkpoint_id) / manifest.MANIFEST_NAME).exists():
+            raise UsageProblem(f"there is no checkpoint {checkpoint_id}", hint="preflight list")
 
     def new_checkpoint_folder(self) -> tuple[str, Path]:
         """Make the empty folder of a new checkpoint, which sorts behind all others; needs the run lock.

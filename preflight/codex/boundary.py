@@ -225,11 +225,6 @@ class OpenLineage:
     def read(self, segment: int, span: Span) -> bytearray:
         return read_line(self.descriptors[segment], span, self.path(segment))
 
-    def have_grown(self) -> bool:
-        """Whether something was appended to one of the files since it was opened."""
-        now = (os.fstat(descriptor).st_size for descriptor in self.descriptors)
-        return any(size > identity.size_bytes for size, identity in zip(now, self.identities, strict=True))
-
     def check_unchanged(self) -> None:
         """Raise DamagedFile when a file was replaced or became shorter since it was opened; growth is fine."""
         for segment, descriptor, identity in zip(self.lineage, self.descriptors, self.identities, strict=True):

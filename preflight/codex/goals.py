@@ -31,11 +31,20 @@ from pathlib import Path
 from preflight.codex.schema import require_columns, require_known_number
 from preflight.errors import DamagedFile
 from preflight.model import Finding, Goal, GoalStatus, GoalTable, Home, Severity
-from preflight.system import databases
+from preflight.system import databases, files
 from preflight.system.databases import ReadOnlyConnection
 from preflight.system.deadline import Deadline
 
-__all__ = ["GoalsRead", "Outcome", "insert_goal", "pause", "read_goals", "restore_status"]
+__all__ = [
+    "GoalsRead",
+    "Outcome",
+    "insert_goal",
+    "make_database",
+    "pause",
+    "read_goals",
+    "restore_status",
+    "withdraw",
+]
 
 _COLUMNS = (
     "thread_id",
@@ -63,7 +72,9 @@ _INSERT = (
     f"INSERT INTO thread_goals ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
     " ON CONFLICT (thread_id) DO NOTHING"
 )
+_WITHDRAW = "DELETE FROM thread_goals WHERE thread_id = ? AND goal_id = ? AND status = 'paused' AND updated_at_ms = ?"
 _KNOWN_STATUSES = frozenset(GoalStatus)
+_MIGRATIONS = "_sqlx_migrations"  # what Codex goes by to know a database's layout (0.128 to 0.169)
 
 
 class Outcome(StrEnum):
@@ -188,6 +199,42 @@ def insert_goal(home: Home, goal: Goal, deadline: Deadline) -> Outcome:
         (changed,) = databases.write_once(path, [(_INSERT, values)], deadline)
         return Outcome.INSERTED if changed == 1 else Outcome.EXISTS
     return Outcome.NO_PLACE
+
+
+def withdraw(home: Home, goal: Goal, deadline: Deadline) -> bool:
+    """Delete a goal that `insert_goal` wrote paused, if nobody has touched it since; False otherwise."""
+    for path, table in _places(home):
+        with databases.connect_readonly(path, deadline) as connection:
+            if not _has_goals(connection, table):
+                continue
+        return databases.write_once(
+            path, [(_WITHDRAW, (goal.thread_id, goal.goal_id, goal.updated_at_ms))], deadline
+        ) == [1]
+    return False
+
+
+def make_database(copy: Path, target: Path, goal: Goal, deadline: Deadline) -> None:
+    """Make the new goals database `target`, laid out as `copy` is, with this one goal and nobody else's.
+
+    For a home that has none. Raises UnknownSchema, DamagedFile, DatabaseBusy, Unverified; then `target`
+    does not exist. It has no `-wal` beside it and is on the disk when this returns.
+    """
+    require_known_number(copy)
+    with databases.connect_readonly(copy, deadline) as connection:
+        require_columns(connection, "thread_goals", _COLUMNS, insertable=True)
+        layout = connection.execute(
+            "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+            " ORDER BY type <> 'table', rowid"
+        ).fetchall()
+        columns = ", ".join(databases.table_columns(connection, _MIGRATIONS))
+        migrations = connection.execute(f"SELECT {columns} FROM {_MIGRATIONS}").fetchall() if columns else []  # noqa: S608
+    statements: list[tuple[str, databases.Parameters]] = [(sql, ()) for (sql,) in layout]
+    for row in migrations:
+        marks = ", ".join("?" * len(row))
+        statements.append((f"INSERT INTO {_MIGRATIONS} ({columns}) VALUES ({marks})", row))  # noqa: S608
+    statements.append((_INSERT, tuple(getattr(goal, name) for name in _COLUMNS)))
+    databases.create(target, statements)
+    files.flush(target)
 
 
 def _places(home: Home) -> Iterator[tuple[Path, GoalTable]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from preflight.codex.lines import lines_forwards, parse
@@ -20,6 +20,9 @@ from preflight.system.positional import read_at
 _DEEPEST = 64
 _HEAD = 512
 _ORDINAL = re.compile(rb'\{"timestamp":"[^"\\]*","ordinal":(\d+),')
+# The first line of a file that goes on from no other: legacy files have no ordinal, others begin at 0.
+_OWN_BEGINNING = re.compile(rb'\{"timestamp":"[^"\\]*",(?:"ordinal":0,)?"type":"session_meta"')
+_FIRST_BYTES = 128
 
 
 def lineage_of(
@@ -62,6 +65,45 @@ def lineage_of(
 def _base_file(base: HistoryBase, files_by_id: Mapping[str, Sequence[RolloutFile]]) -> RolloutFile | None:
     candidates = [f for f in files_by_id.get(base.file_id, ()) if f.file_id == base.file_id]
     return min(candidates, key=lambda f: (f.compressed, f.archived, f.stamp), default=None)
+
+
+def begins_itself(path: Path) -> bool:
+    """Whether a rollout goes on from no other file; False also when its first bytes do not tell."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return False
+    try:
+        return _OWN_BEGINNING.match(os.read(descriptor, _FIRST_BYTES)) is not None
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def bases_named(files: Iterable[RolloutFile]) -> tuple[tuple[RolloutFile, HistoryBase | None], ...]:
+    """Of these files those that go on from another one, and from where; None where that cannot be told.
+
+    It cannot of a compressed file, nor of one that may not be read. One that is damaged in its first line
+    is left out: Codex cannot open it either (0.128 to 0.169).
+    """
+    found: list[tuple[RolloutFile, HistoryBase | None]] = []
+    for file in files:
+        if file.compressed:
+            found.append((file, None))
+            continue
+        if begins_itself(file.path):
+            continue
+        try:
+            base = read_meta(file.path).history_base
+        except (DamagedFile, FileNotFoundError):
+            continue
+        except OSError:
+            found.append((file, None))
+            continue
+        if base is not None:
+            found.append((file, base))
+    return tuple(found)
 
 
 def cut_offset(path: Path, base: HistoryBase) -> int:

@@ -17,10 +17,31 @@ from preflight.model import Finding, Home, RolloutFile, Severity, Thread
 from preflight.system import databases
 from preflight.system.deadline import Deadline
 
-__all__ = ["stale_projections"]
+__all__ = ["forget", "stale_projections"]
 
 _TABLE = "thread_history_projection_state"
 _COLUMNS = ("thread_id", "next_rollout_byte_offset")
+# The state last: its trigger deletes rows of another table (0.169).
+_TABLES = ("thread_items", "thread_turns", "thread_realtime_items", _TABLE)
+
+
+def forget(home: Home, file_ids: Iterable[str], deadline: Deadline) -> int:
+    """Delete what the projection holds of these files, in one transaction; return how many rows went.
+
+    For a rollout that gets other bytes: Codex builds it anew at the next resume. Only while nobody has the
+    thread open, or the runtime goes on from what it remembers. Raises UnknownSchema, DamagedFile,
+    DatabaseBusy; then nothing was changed.
+    """
+    ids = sorted(set(file_ids))
+    if home.history_db is None or not ids:
+        return 0
+    require_known_number(home.history_db)
+    with databases.connect_readonly(home.history_db, deadline) as connection:
+        require_columns(connection, _TABLE, _COLUMNS)
+        there = [table for table in _TABLES if "thread_id" in databases.table_columns(connection, table)]
+    marks = ", ".join("?" * len(ids))
+    statements = [(f"DELETE FROM {table} WHERE thread_id IN ({marks})", ids) for table in there]  # noqa: S608
+    return sum(databases.write_once(home.history_db, statements, deadline))
 
 
 def stale_projections(home: Home, threads: Iterable[Thread], deadline: Deadline) -> tuple[Finding, ...]:

@@ -12,8 +12,9 @@ counted anew from 0. These are the only bytes that ever change.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -178,6 +179,24 @@ def _renumbered(files: OpenLineage, plan: ResumePlan) -> Iterator[Buffer | memor
 def _has_ordinal(line: Buffer) -> bool:
     record = parse(line)
     return record is not None and record.ordinal is not None
+
+
+def write_renumbered(source: int, length: int, target: BinaryIO, sink: Sink, path: Path) -> int:
+    """Copy a rollout with its ordinals counted anew from 0, no gaps; return how many bytes were written.
+
+    0.147 shows no turns of a file with gaps, 0.169 passes over them. Bytes other than the ordinals stay.
+    """
+    written = ordinal = 0
+    for _, data in lines_forwards(source, 0, length, path):
+        parts: Iterable[Buffer | memoryview] = (data,)
+        if _has_ordinal(data):
+            parts = with_ordinal(data, ordinal)
+            ordinal += 1
+        for part in parts:
+            target.write(part)
+            sink(part)
+            written += len(part)
+    return written
 
 
 def without_history_base(line: Buffer) -> bytes:

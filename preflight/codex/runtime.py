@@ -32,6 +32,7 @@ __all__ = [
     "reads_paginated",
     "resume_cost",
     "resume_reactivates_paused",
+    "version_in_use",
     "version_of",
     "windows_needs",
 ]
@@ -70,6 +71,14 @@ class RuntimeVersion:
     def __str__(self) -> str:
         numbers = ".".join(map(str, self.numbers))
         return numbers if self.is_release else f"{numbers}-{'.'.join(word or str(n) for n, word in self.suffix)}"
+
+
+def version_in_use(runtimes: Iterable[Runtime], binary: CodexBinary | None) -> RuntimeVersion | None:
+    """The version of the newest runtime that runs, else that of `binary`, which would be started; None without both."""
+    running = [version for runtime in runtimes if (version := RuntimeVersion.parse(runtime.version)) is not None]
+    if running:
+        return max(running)
+    return binary.version if binary is not None else None
 
 
 def _at_least(version: RuntimeVersion | None, major: int, minor: int) -> bool:

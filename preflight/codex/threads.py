@@ -10,7 +10,6 @@ thread; when there is no file at all 0.134 deletes the row *and the goal*, the o
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,10 +28,6 @@ __all__ = ["ThreadsFound", "find_threads", "read_rows", "rollout_files"]
 
 _NEEDED = ("id", "rollout_path", "archived")
 _OPTIONAL = ("history_mode", "cli_version", "updated_at_ms")  # the first one since 0.144
-
-# The first line of a file that goes on from no other: legacy files have no ordinal, others begin at 0.
-_OWN_BEGINNING = re.compile(rb'\{"timestamp":"[^"\\]*",(?:"ordinal":0,)?"type":"session_meta"')
-_HEAD = 128
 
 # What is said once for the whole home when it concerns threads without a goal; `{}` is how many.
 _PLURALS = {
@@ -219,7 +214,7 @@ class _Join:
     ) -> tuple[tuple[Segment, ...], Sequence[Finding]]:
         if not needed and head.segment_id is None:
             legacy = row is not None and row.history_mode == "legacy"
-            if head.compressed or legacy or _begins_itself(head.path):
+            if head.compressed or legacy or lineage.begins_itself(head.path):
                 return (Segment(file=head, end_offset=None),), ()
         self._deadline.check("reading how rollouts go on from each other")
         segments, findings = lineage.lineage_of(head, self._files_by_id)
@@ -231,20 +226,6 @@ class _Join:
 def _is_plain(thread: Thread) -> bool:
     """Whether it is made of its row, perhaps a goal, and one file of its own, and nothing else."""
     return thread.row is not None and len(thread.lineage) == 1 and not thread.unlisted and not thread.findings
-
-
-def _begins_itself(path: Path) -> bool:
-    """Whether a rollout goes on from no other file; False also when its first bytes do not tell."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError:
-        return False
-    try:
-        return _OWN_BEGINNING.match(os.read(descriptor, _HEAD)) is not None
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def _is_archived(row: ThreadRow | None, head: RolloutFile | None) -> bool:

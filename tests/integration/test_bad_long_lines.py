@@ -123,7 +123,8 @@ def fork_with_a_long_line(folder: Path, size: int) -> TroubledHome:
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_counting_ordinals_anew_holds_no_more_than_that_line_either(tmp_path: Path) -> None:
     small, large = (fork_with_a_long_line(tmp_path / str(size), size) for size in (1_000, LINE_BYTES))
-    code, base = peak_of_a_run(small, "run")
-    same, peak = peak_of_a_run(large, "run")
+    # Compressing has memory of its own, which grows with a file of this length up to what its window needs.
+    code, base = peak_of_a_run(small, "run", "--archive", "never")
+    same, peak = peak_of_a_run(large, "run", "--archive", "never")
     assert (code, same) == (0, 0)
     assert peak - base < 2.2 * LINE_BYTES, f"{base:,} bytes without the line, {peak:,} with it"

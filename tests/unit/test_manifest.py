@@ -40,10 +40,14 @@ def test_it_is_one_line_with_the_keys_that_the_design_names() -> None:
     assert document["order"] == "databases-then-rollouts"
     assert document["version"] == "1.2.3"
     assert document["inventory"][0] == {
-        "thread_id": THREAD, "path": "sessions/2026/11/22/rollout.jsonl", "size_bytes": 3, "archived": False
+        "thread_id": THREAD, "path": "sessions/2026/11/22/rollout.jsonl", "size_bytes": 3, "archived": False,
+        "identity": {"device": 1, "inode": 2, "size_bytes": 3, "modified_ns": 4},
     }  # fmt: skip
+    assert document["databases"][0]["log"] is None
+    assert document["runtime_version"] == "0.147.0"
     source = document["threads"][0]["sources"][0]
-    assert set(source) == {"path", "file_id", "identity", "used_bytes", "tail_sha256"}
+    assert set(source) == {"path", "file_id", "identity", "used_bytes", "tail_sha256", "archive"}
+    assert set(source["archive"]) == {"file", "generation", "raw_length", "frames", "frames_sha256"}
     assert set(source["identity"]) == {"device", "inode", "size_bytes", "modified_ns"}
 
 

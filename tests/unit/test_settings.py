@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight.config import BUILT_IN, KEYS, Settings, duration, load_settings, size
+from preflight.config import BUILT_IN, KEYS, Settings, duration, load_settings, part, size
 from preflight.errors import ConfigProblem
 
 
@@ -34,6 +34,11 @@ path = "~/checkpoints"
 keep_free = "0 B"
 [checkpoint]
 max_age = "2 days"
+[retention]
+keep_last = 1
+keep_daily = 2
+keep_weekly = 3
+keep_within = "4 d"
 """
 
 
@@ -48,12 +53,13 @@ def test_a_file_can_set_every_key(tmp_path: Path) -> None:
     settings = load(EVERY_KEY, folder=tmp_path)
     assert [getattr(settings, key.field) for key in KEYS] == [
         10**6, 1_500_000_000, 2 * 2**30, 90, 300, tmp_path / "checkpoints", 0, 172_800,
+        1, 2, 3, 4 * 86_400,
     ]  # fmt: skip
     assert {settings.origin(key.name) for key in KEYS} == {str(tmp_path / "preflight.toml")}
 
 
 def test_every_key_has_a_variable(tmp_path: Path) -> None:
-    values = {"bytes": "600 MB", "seconds": "7", "folder": "/srv/preflight"}
+    values = {"bytes": "600 MB", "seconds": "7", "folder": "/srv/preflight", "checkpoints": "5"}
     settings = load(folder=tmp_path, env={key.variable: values[key.unit] for key in KEYS})
     assert {settings.origin(key.name) for key in KEYS} == {key.variable for key in KEYS}
     assert settings.store_path == Path("/srv/preflight")
@@ -166,3 +172,29 @@ def test_durations(value: object, expected: float) -> None:
 def test_what_is_no_duration(value: object) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         duration(value)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "many", "100000", ""])
+def test_a_number_of_checkpoints_is_a_whole_one(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigProblem, match="whole number"):
+        load(f'[retention]\nkeep_last = "{text}"\n', folder=tmp_path)
+
+
+def test_a_policy_that_keeps_nothing_is_refused(tmp_path: Path) -> None:
+    nothing = "[retention]\nkeep_last = 0\nkeep_daily = 0\nkeep_weekly = 0\nkeep_within = 0\n"
+    with pytest.raises(ConfigProblem, match="keeps nothing"):
+        load(nothing, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "fraction"),
+    [("1/7", (1, 7)), ("5%", (5000, 100_000)), ("2.5 %", (2500, 100_000)), ("500 MB", (500_000_000, 2_000_000_000))],
+)
+def test_a_part_of_the_store_is_a_fraction_of_what_there_is(text: str, fraction: tuple[int, int]) -> None:
+    assert part(text).of(2_000_000_000) == fraction
+
+
+@pytest.mark.parametrize("text", ["", "0/7", "8/7", "0%", "101%", "0 B", "7", "1/0", "some"])
+def test_what_is_no_part_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        part(text)
