@@ -36,11 +36,17 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "resume-goals": "Put back the goals that a run paused.",
     },
     "Checkpoints": {
+        "checkpoint": "Write checkpoints on live files; every night, by itself.",
         "list": "List the checkpoints.",
         "show": "Show what one checkpoint holds.",
         "verify": "Read a checkpoint back and prove it.",
+        "restore": "Put a thread back, or undo that.",
+        "prune": "Remove the checkpoints that no rule keeps.",
+        "pin": "Keep a checkpoint, whatever the policy.",
+        "unpin": "Let the policy decide on it again.",
     },
     "Other": {
+        "hooks": "Schedulers: a checkpoint every night, by itself.",
         "config": "Show the settings and where each came from.",
         "demo": "The whole story on a throw-away home; needs no Codex.",
     },
@@ -126,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and prints its answer; returns the exit status. Signal handlers are put back afterwards."""
     _open_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    call = Call(env=dict(os.environ), tell=report.tell, json=_wants_json(words))
+    call = Call(env=dict(os.environ), tell=report.tell, watch=report.watch, json=_wants_json(words))
     try:
         with _signals_as_exceptions():
             return _run(call, words)
@@ -200,6 +206,8 @@ def _rendered(answer: report.Answer, call: Call, started_at: float) -> tuple[byt
         return json.render(answer, **times, show_text=call.show_text), []
     if isinstance(answer, report.Printed):
         return report.encoded(answer.text), []
+    if not isinstance(answer, report.Failure) and answer.raw is not None:
+        return answer.raw, []
 
     from preflight.report import lines, text
 

@@ -8,17 +8,18 @@ with ``~``, because shells do not expand it behind an equals sign.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 from preflight.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from preflight.config import Settings
+    from preflight.config import Part, Settings
     from preflight.model import Result
     from preflight.request import Request
 
@@ -28,12 +29,28 @@ __all__ = [
     "common_options",
     "dry_run_option",
     "given_path",
+    "long_timeout_option",
+    "max_rate_option",
+    "part_given",
     "runtime_option",
+    "size_given",
     "target_version_option",
     "timeout_option",
+    "user_home",
     "warnings_as_ok_option",
     "word",
 ]
+
+
+class Watched(Protocol):
+    """What `report` shows of a long work."""
+
+    def say(self, line: str) -> None: ...
+
+    def moved(self, what: str, done: int, total: int) -> None: ...
+
+    def end(self) -> None: ...
+
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -42,10 +59,14 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One call of the command line. `tell` puts one line on stderr; `command` is known after dispatch."""
+    """One call of the command line. `tell` puts one line on stderr, `watch` shows how far a long work is.
+
+    `command` is known after dispatch.
+    """
 
     env: Mapping[str, str]
     tell: Callable[[str], None]
+    watch: Callable[[], Watched]
     command: str | None = None
     homes: list[Path] = field(default_factory=list)
     store: str | None = None
@@ -56,12 +77,14 @@ class Call:
     verbose: bool = False
     show_text: bool = False
 
-    def settings(self, *, wait: str | None = None, timeout: str | None = None) -> Settings:
-        """The settings in force for this call. Raises ConfigProblem."""
+    def settings(
+        self, *, wait: str | None = None, timeout: str | None = None, retention: Mapping[str, str | None] | None = None
+    ) -> Settings:
+        """The settings in force for this call; `retention` are flags by their dotted keys. Raises ConfigProblem."""
         from preflight.config import load_settings
 
-        flags = {"store.path": self.store, "wait": wait, "timeout": timeout}
-        return load_settings(file=self.config_file(), env=self.env, user_home=_user_home(), flags=flags)
+        flags = {"store.path": self.store, "wait": wait, "timeout": timeout, **(retention or {})}
+        return load_settings(file=self.config_file(), env=self.env, user_home=user_home(), flags=flags)
 
     def config_file(self) -> Path | None:
         """The file that ``--config`` or PREFLIGHT_CONFIG names; None leaves it to the default one."""
@@ -87,15 +110,28 @@ class Call:
             store=settings.store_path,
             settings=settings,
             env=self.env,
-            user_home=_user_home(),
+            user_home=user_home(),
             progress=self.tell if self.verbose or not (self.quiet or self.json) else _say_nothing,
             wait=settings.wait_seconds,
             timeout=settings.timeout_seconds,
             show_text=self.show_text,
         )
 
+    @contextmanager
+    def watched(self, request: Request) -> Iterator[Request]:
+        """The request of a long work: a person sees how far it is, and a clean line when the block ends."""
+        if not self.verbose and (self.quiet or self.json):
+            yield request
+            return
+        shown = self.watch()
+        try:
+            yield replace(request, progress=shown.say, moved=shown.moved)
+        finally:
+            shown.end()
 
-def _user_home() -> Path:
+
+def user_home() -> Path:
+    """The home folder of whoever calls. Raises UsageProblem when nobody knows it."""
     try:
         return Path.home()
     except RuntimeError as error:
@@ -140,6 +176,33 @@ def given_path(context: click.Context, option: click.Parameter, value: object) -
         return Path(str(value)).expanduser().absolute()
     except RuntimeError as error:
         raise click.BadParameter(str(error), ctx=context, param=option) from error
+
+
+def size_given(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """A size such as ``50 MB`` in bytes, above zero."""
+    from preflight.config import size
+
+    if value is None:
+        return None
+    try:
+        found = size(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx=context, param=option) from error
+    if not found:
+        raise click.BadParameter("expected a size above zero.", ctx=context, param=option)
+    return found
+
+
+def part_given(context: click.Context, option: click.Parameter, value: str | None) -> Part | None:
+    """A part of the store such as ``1/7``, ``5%`` or ``500 MB``."""
+    from preflight.config import part
+
+    if value is None:
+        return None
+    try:
+        return part(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx=context, param=option) from error
 
 
 def word(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -216,6 +279,12 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
     ),
 )
 
+max_rate_option = click.option(
+    "--max-rate", metavar="SIZE", callback=size_given, help='Read at most so much in a second, such as "50 MB".'
+)
+long_timeout_option = click.option(
+    "--timeout", metavar="TIME", help='The time limit of the whole call, such as "2 h". Default: none.'
+)
 timeout_option = click.option(
     "--timeout", metavar="TIME", help='The time limit of the whole call, such as 90 or "5 min" (PREFLIGHT_TIMEOUT).'
 )

@@ -28,6 +28,12 @@ from preflight.model import Result
 @click.option("--interrupt", is_flag=True, help="Interrupt a turn that outlasts the wait, through its owner's socket.")
 @click.option("--no-pause", is_flag=True, help="Leave goals as they are; an active one is a warning.")
 @click.option("--thread", "threads", multiple=True, metavar="ID", help="One more thread to checkpoint; repeatable.")
+@click.option(
+    "--archive",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="The whole threads too. auto: as far as there is time, and the verdict does not depend on it.",
+)
 @runtime_option
 @target_version_option
 @warnings_as_ok_option
@@ -42,6 +48,7 @@ def command(
     interrupt: bool,
     no_pause: bool,
     threads: tuple[str, ...],
+    archive: str,
     runtime: Path | None,
     target_version: str | None,
     warnings_as_ok: bool,
@@ -59,6 +66,7 @@ def command(
         interrupt=interrupt,
         pause=not no_pause,
         threads=threads,
+        archive=archive,
         runtime=runtime,
         target_version=target_version,
         reason=reason,

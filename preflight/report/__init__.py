@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:  # the values of the stages take longer to import than `--version` to answer
     from preflight.model import Result
+    from preflight.report.progress import Progress
 
 __all__ = [
     "EXIT_WORDS",
@@ -28,6 +29,7 @@ __all__ = [
     "printable",
     "tell",
     "wants_colour",
+    "watch",
     "write_out",
 ]
 
@@ -129,6 +131,23 @@ def tell(line: str) -> None:
         return
     try:
         sys.stderr.write(printable(line) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+
+
+def watch() -> Progress:
+    """How far a long work is, for a person; see `progress`."""
+    from preflight.report.progress import Progress
+
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return Progress(tell, _write_over if on_terminal else None)
+
+
+def _write_over(line: str) -> None:
+    """`line` in place of what stands in the terminal's last line; an empty one leaves it empty."""
+    try:
+        sys.stderr.write("\r" + line[:79].ljust(79) + ("" if line else "\r"))
         sys.stderr.flush()
     except (OSError, ValueError):
         return

@@ -126,6 +126,7 @@ def _home(observation: HomeObservation) -> dict[str, object]:
         "sqlite_home": home.sqlite_home,
         "history_modes": sorted(modes),
         "runtimes": [_runtime(runtime) for runtime in observation.runtimes],
+        "last_good_night": observation.last_good_night,
     }
 
 

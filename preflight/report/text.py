@@ -250,6 +250,8 @@ def _home(observation: HomeObservation) -> list[Line]:
     for runtime in observation.runtimes:
         version = runtime.version or "(version unknown)"
         lines.append(line(f"  running: codex {version}, {runtime.role.value}, pid {runtime.pid}"))
+    if observation.last_good_night is not None:
+        lines.append(line(f"  last good night: {observation.last_good_night}"))
     return lines
 
 

@@ -6,6 +6,7 @@ The data is what the verb gave to ``--json`` as well, so a key that is missing s
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -30,6 +31,27 @@ _OUTCOMES: Final = {
     "would-be-put-back": "paused by us; would be put back",
 }
 
+#: What became of the thread's row and of its goal when the thread was put back.
+_ROWS: Final = {
+    "kept": "as it was",
+    "changed": "says now where the rollout lies",
+    "inserted": "put back",
+    "left-to-codex": "Codex makes it when it starts",
+}
+_GOALS: Final = {
+    "exists": "the thread has one; left as it is",
+    "inserted": "put back as it was",
+    "inserted-paused": "put back, paused",
+    "no-place": "not put back: there is no table of goals yet",
+    "withdrawn": "taken away again",
+}
+
+_MADE: Final = {
+    "made": "checkpoint {} holds",
+    "unchanged": "nothing has changed since checkpoint {}",
+    "failed": "no checkpoint could be written of",
+}
+
 
 def proven(entry: Data) -> str:
     """``digests passed, trial not checked``: every level of verification that the entry holds."""
@@ -43,11 +65,12 @@ def _list(data: Data) -> Blocks:
         by_home.setdefault(_cell(checkpoint, "home"), []).append(checkpoint)
     if not by_home:
         return [[line("There is no checkpoint yet."), line("next: ", ("preflight run", Style.COMMAND))]]
-    keys = ("checkpoint_id", "made_by", "threads", "goals_kept", "size_bytes")
+    keys = ("checkpoint_id", "made_by", "threads", "goals_kept", "size_bytes", "pin")
     blocks = []
     for home, checkpoints in by_home.items():
-        rows = [["checkpoint", "made by", "threads", "goals", "size"]]
-        rows += [[_cell(checkpoint, key) for key in keys] for checkpoint in checkpoints]
+        rows = [["checkpoint", "made by", "threads", "goals", "size", ""]]
+        pins = [{**checkpoint, "pin": "pinned" if checkpoint.get("pinned") else ""} for checkpoint in checkpoints]
+        rows += [[_cell(checkpoint, key) for key in keys] for checkpoint in pins]
         head, *body = columns(rows, indent="  ", right={2, 3, 4})
         blocks.append([line(f"Home {home}"), line((head, Style.DIM)), *map(line, body)])
     return blocks
@@ -80,11 +103,13 @@ def _show(data: Data) -> Blocks:
 
 def _held_thread(thread: Data) -> list[Line]:
     kept = "the whole thread" if thread.get("whole") else f"{_cell(thread, 'resume_bytes')} to resume from"
+    archived = thread.get("archived_bytes")
+    beside = f", and the archive {_cell(thread, 'archived_bytes')}" if archived else ""
     levels = [name for name in ("digests", "structure", "history", "trial") if name in thread]
     verified = ", ".join(f"{name} {_cell(thread, name).replace('-', ' ')}" for name in levels)
     return [
         line(f"Thread {_cell(thread, 'thread_id')}"),
-        *wrapped(f"{_cell(thread, 'thread_bytes')}, of which this checkpoint holds {kept}", indent="  "),
+        *wrapped(f"{_cell(thread, 'thread_bytes')}, of which this checkpoint holds {kept}{beside}", indent="  "),
         *wrapped(f"verified: {verified}", indent="  "),
         line(f"  {_cell(thread, 'file')}"),
     ]
@@ -95,7 +120,72 @@ def _verify(data: Data) -> Blocks:
     for entry in _rows(data, "files"):
         what = f"thread {entry['thread_id']}" if "thread_id" in entry else _cell(entry, "file")
         lines += wrapped(f"{what}: {proven(entry)}", indent="    ", first="  ")
-    return [lines]
+    return [lines, _reread(data)]
+
+
+def _checkpoint(data: Data) -> Blocks:
+    would = data.get("would_checkpoint")
+    if isinstance(would, list | tuple):
+        if not would:
+            return [[line("Nothing would be written: the newest checkpoint is up to date.")]]
+        return [[line("A checkpoint would be written of"), *(line(f"  thread {one}") for one in would)]]
+    blocks = []
+    for home in _rows(data, "checkpointed"):
+        lines = [line(f"Home {_cell(home, 'home')}")]
+        what = _MADE.get(_cell(home, "outcome"), "{}").format(_cell(home, "checkpoint_id"))
+        threads = "1 thread" if home.get("threads") == 1 else f"{_cell(home, 'threads')} threads"
+        lines += wrapped(f"{what}: {threads}, {_cell(home, 'thread_bytes')}", indent="  ")
+        blocks.append(lines)
+    proofs = [
+        each
+        for entry in _rows(data, "verification")
+        for each in wrapped(f"thread {_cell(entry, 'thread_id')}: {proven(entry)}", indent="    ", first="  ")
+    ]
+    afterwards = [each for home in _rows(data, "pruned") for each in _pruned(home, dry_run=False)]
+    return [*blocks, proofs, afterwards + _reread(data)]
+
+
+def _reread(data: Data) -> list[Line]:
+    lines = []
+    for home in _rows(data, "read_back"):
+        whole = "" if home.get("complete") else "; the time limit came before the rest"
+        lines.append(line(f"  Read back {_cell(home, 'read_bytes')} of {_cell(home, 'stored_bytes')}{whole}."))
+    return lines
+
+
+def _prune(data: Data) -> Blocks:
+    dry_run = bool(data.get("dry_run"))
+    homes = [
+        [line(f"Home {_cell(home, 'home')}"), *_kept(home), *_pruned(home, dry_run=dry_run)]
+        for home in _rows(data, "pruned")
+    ]
+    return homes or [[line("There is no checkpoint yet."), line("next: ", ("preflight checkpoint", Style.COMMAND))]]
+
+
+def _kept(home: Data) -> list[Line]:
+    lines = []
+    for one in _rows(home, "kept"):
+        reasons = one.get("reasons")
+        why = ", ".join(map(str, reasons)) if isinstance(reasons, list | tuple) else "-"
+        lines += wrapped(f"{_cell(one, 'checkpoint_id')}  stays: {why}", indent="    ", first="  ")
+    return lines
+
+
+def _pruned(home: Data, *, dry_run: bool) -> list[Line]:
+    removed = _rows(home, "removed")
+    if not removed:
+        return [line("  No checkpoint is to be removed.")] if dry_run else [line("  No checkpoint was removed.")]
+    verb = "would go" if dry_run else "removed"
+    lines = []
+    for one in removed:
+        lines += wrapped(f"{_cell(one, 'checkpoint_id')}  {verb}: {_cell(one, 'reason')}", indent="    ", first="  ")
+    return [*lines, line(f"  {_cell(home, 'freed_bytes')} {'would be' if dry_run else 'were'} freed.")]
+
+
+def _pin(data: Data) -> Blocks:
+    state = "is pinned" if data.get("pinned") else "has no pin"
+    already = "" if data.get("changed") else " already"
+    return [[line(f"Checkpoint {_cell(data, 'checkpoint_id')} {state}{already}.")]]
 
 
 def _finish(data: Data) -> Blocks:
@@ -129,6 +219,83 @@ def _config(data: Data) -> Blocks:
     return [[line((head, Style.DIM)), *map(line, body)]]
 
 
+def _hooks(data: Data) -> Blocks:
+    if "did" in data:
+        return _hook_done(data)
+    rows = [["scheduler", "here", "state", "at"]]
+    rows += [[_cell(hook, key) for key in ("name", "available", "state", "at")] for hook in _rows(data, "hooks")]
+    head, *body = columns(rows)
+    details = [
+        each
+        for hook in _rows(data, "hooks")
+        for detail in _sentences(hook, "details")
+        for each in wrapped(f"{_cell(hook, 'name')}: {detail}", indent="  ")
+    ]
+    return [[line((head, Style.DIM)), *map(line, body)], details]
+
+
+def _hook_done(data: Data) -> Blocks:
+    name, steps = _cell(data, "name"), _rows(data, "steps")
+    if not steps:
+        already = "is installed already" if data.get("state") == "installed" else "has nothing of ours"
+        return [[line(f"{name}: {already}; nothing was changed.")], _hook_details(data)]
+    if data.get("dry_run"):
+        head = "Nothing was changed. This would be done:"
+    elif data.get("did") == "install":
+        head = f"{name} runs a checkpoint every night at {_cell(data, 'at')}. This was done:"
+    else:
+        head = f"{name} has nothing of ours any more. This was done:"
+    return [[line(head), *(line("  " + _hook_step(step)) for step in steps)], _hook_details(data)]
+
+
+def _hook_step(step: Data) -> str:
+    argv = step.get("argv")
+    if isinstance(argv, list | tuple):
+        return f"run {' '.join(map(str, argv))}"
+    to = f" to {step['to']}" if "to" in step else ""
+    return f"{_cell(step, 'do')} {_cell(step, 'path')}{to}"
+
+
+def _hook_details(data: Data) -> list[Line]:
+    return [each for detail in _sentences(data, "details") for each in wrapped(detail)]
+
+
+def _restore(data: Data) -> Blocks:
+    thread, dry_run = f"thread {_cell(data, 'thread_id')}", bool(data.get("dry_run"))
+    rows = _rows(data, "files")
+    if data.get("what") == "undo":
+        head = f"The restore of {thread} would be undone." if dry_run else f"The restore of {thread} is undone."
+        origin = []
+    else:
+        what = "whole" if data.get("what") == "full" else "ready to be resumed"
+        head = f"{'Would put back' if dry_run else 'Put back'}, {what}: {thread}"
+        origin = [line(f"  from checkpoint {_cell(data, 'checkpoint_id')}")]
+    lines = [line((head, Style.STRONG)), *origin]
+    for row in rows:
+        lines += [line(f"  {_cell(row, 'path')}"), line(f"    {_cell(row, 'size_bytes')}{_read_back(row)}")]
+    kept = _sentences(data, "kept")
+    lines += [line("  what was there is kept as"), *(line(f"    {path}") for path in kept)] if kept else []
+    told = [("row", _ROWS), ("goal", _GOALS)]
+    lines += [line(f"  {key}: {words.get(str(data[key]), data[key])}") for key, words in told if data.get(key)]
+    if data.get("new_home") and not dry_run:
+        call = f"CODEX_HOME={shlex.quote(_cell(data, 'home'))} codex resume {_cell(data, 'thread_id')}"
+        lines += [line("open it: ", (call, Style.COMMAND))]
+    repaired = [
+        line(f"Restore {_cell(row, 'restore_id')} had been interrupted: {_cell(row, 'outcome').replace('-', ' ')}.")
+        for row in _rows(data, "repaired")
+    ]
+    return [repaired, lines]
+
+
+def _read_back(row: Data) -> str:
+    return f", read back, SHA-256 {row['sha256']}" if row.get("sha256") else ""
+
+
+def _sentences(data: Data, key: str) -> list[str]:
+    value = data.get(key)
+    return [str(each) for each in value] if isinstance(value, list | tuple) else []
+
+
 def _goal(goal: Data) -> list[Line]:
     outcome = str(goal.get("outcome"))
     return wrapped(
@@ -146,9 +313,15 @@ def _cell(data: Data, key: str) -> str:
 
 
 LAYOUTS: Final[Mapping[str, Callable[[Data], Blocks]]] = {
+    "checkpoint": _checkpoint,
+    "pin": _pin,
+    "prune": _prune,
+    "unpin": _pin,
     "config": _config,
     "finish": _finish,
+    "hooks": _hooks,
     "list": _list,
+    "restore": _restore,
     "resume-goals": _resume_goals,
     "show": _show,
     "verify": _verify,

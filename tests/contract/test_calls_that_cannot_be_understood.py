@@ -100,4 +100,4 @@ def test_shell_completion_offers_the_verbs(preflight: Preflight, monkeypatch: py
     }.items():
         monkeypatch.setenv(name, value)
     done = preflight()
-    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,resume-goals\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,resume-goals\nplain,restore\n", "")

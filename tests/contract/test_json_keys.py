@@ -19,7 +19,7 @@ ENVELOPE = [
     "data", "findings", "not_checked", "errors",
 ]  # fmt: skip
 DATA = ["homes", "threads", "counts", "checkpoint", "checkpoints"]
-HOME = ["path", "sqlite_home", "history_modes", "runtimes"]
+HOME = ["path", "sqlite_home", "history_modes", "runtimes", "last_good_night"]
 RUNTIME = ["pid", "version", "role"]
 THREAD_KEYS = [
     "thread_id", "home", "rollouts", "size_bytes", "size_class", "history_mode", "archived", "goal", "writer",

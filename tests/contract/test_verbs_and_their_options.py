@@ -16,21 +16,33 @@ EVERY_VERB = {
 OPTIONS = {
     "check": {"--target-version", "--runtime", "--warnings-as-ok", "--timeout"},
     "run": {
-        "--wait", "--timeout", "--interrupt", "--no-pause", "--thread", "--runtime", "--target-version",
+        "--wait", "--timeout", "--interrupt", "--no-pause", "--thread", "--archive", "--runtime", "--target-version",
         "--warnings-as-ok", "--reason", "--dry-run",
     },
     "finish": {"--timeout", "--dry-run"},
     "resume-goals": {"--timeout", "--dry-run"},
+    "checkpoint": {
+        "--all", "--if-changed", "--nightly", "--full", "--max-rate", "--timeout", "--runtime", "--reason", "--dry-run",
+    },
+    "prune": {"--keep-last", "--keep-daily", "--keep-weekly", "--keep-within", "--timeout", "--dry-run"},
+    "pin": set(),
+    "unpin": set(),
     "list": set(),
     "show": set(),
-    "verify": {"--with-runtime", "--runtime", "--timeout"},
+    "verify": {"--with-runtime", "--runtime", "--read-data", "--read-data-subset", "--max-rate", "--timeout"},
+    "restore": {"--full", "--resume", "--in-place", "--to", "--undo", "--yes", "--timeout", "--dry-run"},
+    "hooks list": set(),
+    "hooks print": {"--at"},
+    "hooks install": {"--at", "--force", "--dry-run"},
+    "hooks status": set(),
+    "hooks uninstall": {"--force", "--dry-run"},
     "config show": set(),
     "config path": set(),
 }  # fmt: skip
 VERBS = {
     "Before and after an update": ["check", "run", "finish", "resume-goals"],
-    "Checkpoints": ["list", "show", "verify"],
-    "Other": ["config", "demo"],
+    "Checkpoints": ["checkpoint", "list", "show", "verify", "restore", "prune", "pin", "unpin"],
+    "Other": ["hooks", "config", "demo"],
 }
 
 
