@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preflight import policy
 from preflight.checkpoint.journal import Journal, PauseEntry
@@ -92,7 +92,7 @@ def resume_goals(request: Request) -> Result:
             manifest, _ = _last_run(store)
             lost = lost_with_their_table(home, manifest) if manifest is not None else ()
             known = {goal.thread_id: goal for goal in lost}
-            done = put_back(home, journal, PuttingBack(deadline=deadline, known=known))
+            done = put_back(home, journal, PuttingBack(deadline=deadline, known=known, release=True))
             told.extend(_as_json(one) for one in done)
             findings.extend((*_not_put_back(done), *_journal_damaged(journal, store)))
 
@@ -147,9 +147,10 @@ def _finish(home: Home, request: Request, deadline: Deadline) -> _Finished:
         if not request.dry_run:
             request.progress("putting the goals back")
             try:
-                restored = put_back(home, journal, _how(home, manifest, findings, deadline))
+                how = _how(home, manifest, findings, deadline)
+                restored = put_back(home, journal, how)
                 findings += _not_put_back(restored)
-                written = _write_dropped(home, manifest, found, deadline)
+                written = _write_dropped(home, manifest, found, journal, how)
             except DamagedFile as error:
                 findings.append(_database_in_the_way(error))
         told = {one.thread_id for one in restored}
@@ -183,21 +184,30 @@ def _how(home: Home, manifest: Manifest, findings: Sequence[Finding], deadline: 
     """Goals of threads that lost something stay paused: they would go on by themselves on what is left."""
     known = {goal.thread_id: goal for goal in lost_with_their_table(home, manifest)}
     harmed = {f.thread_id for f in findings if f.severity is Severity.BLOCK and f.thread_id is not None}
-    return PuttingBack(deadline=deadline, known=known, withheld=frozenset(harmed))
+    return PuttingBack(deadline=deadline, known=known, withheld=frozenset(harmed), compared_with=manifest.checkpoint_id)
 
 
-def _write_dropped(home: Home, manifest: Manifest, found: ThreadsFound, deadline: Deadline) -> tuple[str, ...]:
+def _write_dropped(
+    home: Home, manifest: Manifest, found: ThreadsFound, journal: Journal, how: PuttingBack
+) -> tuple[str, ...]:
     """The goals that went with their table, as they were in the checkpoint: the update to 0.134 drops them all.
 
-    A single goal that is gone from a table that is still there was cleared by somebody, and stays so. A
-    thread without a rollout gets no goal: it is written when the rollout is back, by the next `finish`.
+    One that the run had paused when its row was copied, and put back when it ended, was active when the update
+    dropped it, and is so again; not that of a thread which was harmed. A single goal that is gone from a table
+    that is still there was cleared by somebody, and stays so. A thread without a rollout gets no goal: it is
+    written when the rollout is back, by the next `finish`.
     """
     there = {thread.thread_id for thread in found.threads if thread.lineage}
-    return tuple(
-        goal.thread_id
-        for goal in lost_with_their_table(home, manifest)
-        if goal.thread_id in there and codex_goals.insert_goal(home, goal, deadline) is Outcome.INSERTED
-    )
+    undone = {(e.intent.goal_id, e.paused_updated_at_ms): e.intent.status_before for e in journal.put_back()}
+    written = []
+    for goal in lost_with_their_table(home, manifest):
+        status = undone.get((goal.goal_id, goal.updated_at_ms), goal.status)
+        if goal.thread_id in how.withheld:
+            status = goal.status
+        was = replace(goal, status=status)
+        if goal.thread_id in there and codex_goals.insert_goal(home, was, how.deadline) is Outcome.INSERTED:
+            written.append(goal.thread_id)
+    return tuple(written)
 
 
 def _about_to_drop(home: Home, manifest: Manifest, goals: Sequence[Goal]) -> bool:
@@ -278,17 +288,21 @@ def _not_put_back(done: Sequence[PutBack]) -> list[Finding]:
     findings = []
     for one in done:
         if one.pending:
+            withheld = one.outcome is Outcome.CHANGED
             findings.append(
                 Finding(
                     finding_id="goal-not-put-back",
                     severity=Severity.BLOCK,
                     thread_id=one.thread_id,
-                    cause="the goal stays paused until its thread is whole again"
-                    if one.outcome is Outcome.CHANGED
+                    cause="the goal stays paused: an update has harmed its thread, and it would go on with what is left"
+                    if withheld
                     else "the goal that we paused is gone, and there is no place or no copy to write it anew from",
                     measured=one.outcome.value,
                     expected=Outcome.RESTORED.value,
-                    remedy="start Codex once, then run: preflight finish",
+                    remedy="make the thread whole, then: preflight finish (to have the goal go on as it is: "
+                    "preflight resume-goals)"
+                    if withheld
+                    else "start Codex once, then run: preflight finish",
                 )
             )
         elif one.outcome in (Outcome.CHANGED, Outcome.REPLACED, Outcome.EXISTS, Outcome.DROPPED):

@@ -25,6 +25,7 @@ from preflight.model import Finding, Goal, GoalTable, HistoryMode, Home, Rollout
 from preflight.system import databases
 from preflight.system import files as system_files
 from preflight.system.deadline import Deadline
+from preflight.system.pace import Pace
 from preflight.system.positional import read_at
 
 _TAIL = 64 << 10
@@ -41,8 +42,8 @@ def compare(
     seen_everywhere = all(finding.finding_id != "unreadable" for finding in found.findings)
     return (
         *_databases(home, manifest, folder, deadline),
-        *_rollouts(files, manifest, folder, seen_everywhere=seen_everywhere),
-        *_checkpointed(files, manifest, folder),
+        *_rollouts(files, manifest, folder, deadline, seen_everywhere=seen_everywhere),
+        *_checkpointed(files, manifest, folder, deadline),
         *_rows(found, manifest, folder, deadline),
     )
 
@@ -124,11 +125,11 @@ def _put_back_database(copy: Path, place: Path) -> str:
 
 
 def _rollouts(
-    files: Sequence[RolloutFile], manifest: Manifest, folder: Path, *, seen_everywhere: bool
+    files: Sequence[RolloutFile], manifest: Manifest, folder: Path, deadline: Deadline, *, seen_everywhere: bool
 ) -> Iterator[Finding]:
     """Every rollout that the home had: still there under its name, whatever its folder, and not shorter."""
     now = {_bare(file.path.name): file for file in files}
-    kept = {Path(record.file).name: record for record in manifest.threads}
+    kept = {Path(record.file).name: record for record in manifest.threads if record.file is not None}
     for item in manifest.inventory:
         name = item.place.name
         file = now.get(_bare(name))
@@ -136,7 +137,7 @@ def _rollouts(
         if file is None:
             yield _missing(item, record, manifest, folder) if seen_everywhere else _not_found(item, manifest)
         elif not file.compressed and not name.endswith(".zst") and file.size_bytes < item.size_bytes:
-            if record is not None and _begins_with(file.path, record, manifest):
+            if record is not None and _begins_with(file.path, record, manifest, deadline):
                 yield _restored(item, file)
             else:
                 yield _shrank(item, file, record, folder)
@@ -146,11 +147,13 @@ def _bare(name: str) -> str:
     return name.removesuffix(".zst")
 
 
-def _begins_with(path: Path, record: ThreadRecord, manifest: Manifest) -> bool:
+def _begins_with(path: Path, record: ThreadRecord, manifest: Manifest, deadline: Deadline) -> bool:
     """Whether the file is the resume rollout of the checkpoint, and what was added to it since."""
-    copy = next(one for one in manifest.files if one.path == record.file)
+    copy = next((one for one in manifest.files if one.path == record.file), None)
+    if copy is None:
+        return False
     try:
-        return system_files.sha256_of(path, 0, copy.length) == copy.sha256
+        return system_files.sha256_of(path, 0, copy.length, Pace(None, deadline).during("comparing")) == copy.sha256
     except (DamagedFile, OSError):
         return False
 
@@ -164,7 +167,7 @@ def _missing(item: InventoryItem, record: ThreadRecord | None, manifest: Manifes
         cause="a rollout that was there before the update is gone (unless you deleted the thread since)",
         measured=0,
         expected=item.size_bytes,
-        remedy=_NO_COPY if record is None else _command(folder / record.file, place, ()),
+        remedy=_way_back(record, folder, place, ()),
         path=place,
     )
 
@@ -191,7 +194,7 @@ def _shrank(item: InventoryItem, file: RolloutFile, record: ThreadRecord | None,
         cause="the rollout is shorter than it was before the update",
         measured=file.size_bytes,
         expected=item.size_bytes,
-        remedy=_NO_COPY if record is None else _command(folder / record.file, file.path, [file.path]),
+        remedy=_way_back(record, folder, file.path, [file.path]),
         path=file.path,
     )
 
@@ -213,6 +216,20 @@ def _restored(item: InventoryItem, file: RolloutFile) -> Finding:
 _NO_COPY = "look for it in the system's trash and in your backups; this checkpoint has no copy of it"
 
 
+def _way_back(record: ThreadRecord | None, folder: Path, place: Path, in_the_way: Sequence[Path]) -> str:
+    """How to get the file back: by hand from the checkpoint, or out of the archive where only that has it."""
+    if record is None:
+        return _NO_COPY
+    if record.file is None:
+        return f"close Codex, then: preflight restore {folder.name} {record.thread_id} --full --in-place"
+    return _command(folder / record.file, place, in_the_way)
+
+
+def _look(record: ThreadRecord, folder: Path) -> str:
+    copy = "" if record.file is None else f"; the copy is {folder / record.file}"
+    return f"open the thread and look at its newest turn{copy}"
+
+
 def _command(copy: Path, place: Path, in_the_way: Sequence[Path]) -> str:
     """How to put a copy in its place by hand."""
     steps = [["mkdir", "-p", place.parent]] if not place.parent.is_dir() else []
@@ -227,21 +244,40 @@ def _aside(path: Path) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def _checkpointed(files: Sequence[RolloutFile], manifest: Manifest, folder: Path) -> Iterator[Finding]:
+def _checkpointed(
+    files: Sequence[RolloutFile], manifest: Manifest, folder: Path, deadline: Deadline
+) -> Iterator[Finding]:
     """Threads that have a resume rollout: the bytes that were copied must still be there where they were."""
     now = {file.path.name: file for file in files}
     for record in manifest.threads:
         for source in record.sources:
             file = now.get(source.path.name)
+            compressed = now.get(f"{source.path.name}.zst")
+            if file is None and compressed is not None:
+                yield _compressed(record, source, compressed, folder)
             if file is None or file.compressed or file.size_bytes < source.used_bytes:
-                continue  # told above, or compressed by Codex
+                continue  # told above, or as compressed as it was
             try:
                 same = _same_tail(file.path, source)
             except OSError as error:
                 yield _unreadable(record, file, error)
                 continue
-            if not same and not _begins_with(file.path, record, manifest):
+            if not same and not _begins_with(file.path, record, manifest, deadline):
                 yield _rewritten(record, source, file, folder)
+
+
+def _compressed(record: ThreadRecord, source: SourceRecord, file: RolloutFile, folder: Path) -> Finding:
+    """Codex does that to threads that have long been idle (0.144 and later), and unpacks them when they are opened."""
+    return Finding(
+        finding_id="rollout-compressed",
+        severity=Severity.WARN,
+        thread_id=record.thread_id,
+        cause="the rollout was compressed since the checkpoint, so whether it holds what it held was not compared",
+        measured=file.size_bytes,
+        expected=source.used_bytes,
+        remedy=_look(record, folder),
+        path=file.path,
+    )
 
 
 def _rewritten(record: ThreadRecord, source: SourceRecord, file: RolloutFile, folder: Path) -> Finding:
@@ -257,9 +293,7 @@ def _rewritten(record: ThreadRecord, source: SourceRecord, file: RolloutFile, fo
         else "the rollout does not hold what it held before the update, and no migration explains it",
         measured=file.size_bytes,
         expected=source.used_bytes,
-        remedy=_command(folder / record.file, file.path, [file.path])
-        if is_head and not migrated
-        else f"open the thread and look at its newest turn; the copy is {folder / record.file}",
+        remedy=_way_back(record, folder, file.path, [file.path]) if is_head and not migrated else _look(record, folder),
         path=file.path,
     )
 

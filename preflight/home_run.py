@@ -14,13 +14,14 @@ from preflight import policy
 from preflight.checkpoint import nights
 from preflight.checkpoint.coverage import checkpoint_lookup
 from preflight.checkpoint.journal import Journal
-from preflight.checkpoint.nights import Nights
-from preflight.checkpoint.store import Store
+from preflight.checkpoint.nights import Nights, Schedule
+from preflight.checkpoint.restore_record import interrupted
+from preflight.checkpoint.store import Store, unreadable
 from preflight.codex import writers
 from preflight.codex.goals import read_goals
 from preflight.codex.runtime import CodexBinary, RuntimeVersion, drops_goals, find_binary, version_in_use
 from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
-from preflight.errors import DamagedFile, Locked, PreflightError, TryLater
+from preflight.errors import DamagedFile, Locked, PreflightError, TryLater, Unsupported
 from preflight.inspection import Inspecting, inspect
 from preflight.model import (
     Answer,
@@ -61,6 +62,7 @@ class HomeRun:
     store: Store | None = None
     found: ThreadsFound | None = None
     nights: Nights | None = None
+    schedule: Schedule = field(default_factory=Schedule)
     runtimes: tuple[Runtime, ...] = ()
     binary: CodexBinary | None = None
     seen: HomeObservation | None = None
@@ -88,19 +90,24 @@ class HomeRun:
             before={seen.thread.thread_id: seen for seen in self.seen.threads} if self.seen is not None else {},
         )
         seen = inspect(self.home, self.found, self.runtimes, how)
-        self.nights = self._nights()
+        self._remember()
+        if self.store is not None:
+            seen = replace(seen, findings=(*seen.findings, *interrupted(self.store.restores)))
         if self.nights is not None:
             seen = replace(seen, last_good_night=self.nights.last_good_at)
         self.seen = self._with_ours(seen)
 
-    def _nights(self) -> Nights | None:
+    def _remember(self) -> None:
+        """What the store says of the nights and of their schedule."""
+        if self.store is None:
+            return
         try:
-            return nights.load(self.store.nights) if self.store is not None else None
+            self.schedule = nights.schedule_of(self.store.schedule)
+            self.nights = nights.load(self.store.nights)
         except DamagedFile as error:
             gap = f"when the last good night was: {error.message}"
             if gap not in self.not_checked:
                 self.not_checked.append(gap)
-            return None
 
     @property
     def current(self) -> RuntimeVersion | None:
@@ -118,6 +125,7 @@ class HomeRun:
     def circumstances(self, *, checkpointing: bool) -> policy.Circumstances:
         goals = self.found.goals if self.found is not None else ()
         in_state = any(goal.table is GoalTable.STATE for goal in goals)
+        age, newest_unreadable = (None, None) if checkpointing else _age(self.store)
         return policy.Circumstances(
             checkpointing=checkpointing,
             pausing=self.pausing,
@@ -125,9 +133,11 @@ class HomeRun:
             target_version=None if self.target is None else str(self.target),
             current_version=None if self.current is None else str(self.current),
             drops_goals=drops_goals(self.current, self.target) if in_state else Answer.NO,
-            checkpoint_age_seconds=_age(self.store),
-            nights_are_made=self.nights is not None and self.nights.last_at is not None,
+            checkpoint_age_seconds=age,
+            nights_are_made=nights.are_made(self.nights, self.schedule),
+            scheduled_seconds=self.schedule.seconds_since_installed(),
             night_age_seconds=self.nights.seconds_since_good() if self.nights is not None else None,
+            newest_unreadable=newest_unreadable,
         )
 
     # ---- pause
@@ -208,6 +218,7 @@ class HomeRun:
             progress=request.progress,
             runtime_version=None if self.current is None else str(self.current),
             archiving=self._archiving(self.store),
+            tails={s.thread.thread_id: s.tail for s in self.seen.threads if s.tail is not None},
         )
         try:
             self.made = make_checkpoint(self.store, how)
@@ -229,11 +240,11 @@ class HomeRun:
 
     def _archiving(self, store: Store) -> Archiving | None:
         """What comes after the proof, in the time that is left; only `always` lets the verdict depend on it."""
-        from preflight.checkpoint.archiving import Archiving, Proof
-
         request, always = self.request, self.request.archive == "always"
         if request.archive == "never":
             return None
+        from preflight.checkpoint.archiving import Archiving, Proof
+
         return Archiving(
             folder=store.archive,
             prove=Proof.TAIL,
@@ -294,10 +305,15 @@ class HomeRun:
         clear_left_behind(self.store)
 
 
-def _age(store: Store | None) -> float | None:
+def _age(store: Store | None) -> tuple[float | None, Finding | None]:
+    """How many seconds ago the newest checkpoint was made; a finding when it cannot be read."""
+    ids = store.checkpoints() if store is not None else []
+    if store is None or not ids:
+        return None, None
     try:
-        latest = store.latest() if store is not None else None
-        made = None if latest is None else datetime.fromisoformat(latest.created_at).astimezone(UTC)
-    except (DamagedFile, ValueError):
-        return None
-    return None if made is None else (datetime.now(UTC) - made).total_seconds()
+        made = datetime.fromisoformat(store.manifest(ids[-1]).created_at).astimezone(UTC)
+    except (DamagedFile, Unsupported) as error:
+        return None, unreadable(ids[-1], error, remedy="preflight run makes a new one")
+    except ValueError:
+        return None, None
+    return (datetime.now(UTC) - made).total_seconds(), None

@@ -33,6 +33,7 @@ from preflight.model import (
 )
 from preflight.policy import size_class
 from preflight.system.deadline import Deadline
+from preflight.system.pace import Pace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def _observe(thread: Thread, runtimes: Sequence[Runtime], how: Inspecting) -> Ob
         elif not head.compressed:
             try:
                 with boundary.opened(thread.lineage) as files:
-                    tail = boundary.read_tail(files)
+                    tail = boundary.read_tail(files, seen=Pace(None, how.deadline).during("inspecting threads"))
                     resume_bytes = plan_resume(files, tail).length
                     files.check_unchanged()
             except (DamagedFile, OSError) as error:

@@ -1,13 +1,15 @@
 """`checkpoint`: checkpoints on live files, pausing nothing; with `nightly` also what keeps the store in order.
 
-    discover -> is anything new? -> checkpoint, verify -> read a part of the store back -> prune -> remember
+    discover -> is anything new? -> checkpoint, verify -> prune -> note the night -> read a part of the store back
 
-An append-only file has a consistent prefix at every complete line, so nobody has to stop for it.
+An append-only file has a consistent prefix at every complete line, so nobody has to stop for it. The run lock is
+held while the store is changed, not while it is read back: that may take hours, and a `run` must not be refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,22 +20,21 @@ from preflight.checkpoint.capture import Earlier
 from preflight.checkpoint.make import Made, Making, clear_left_behind, make_checkpoint, not_written
 from preflight.checkpoint.manifest import Manifest
 from preflight.checkpoint.nights import Nights
-from preflight.checkpoint.rereading import Reread, read_back
-from preflight.checkpoint.store import Store, store_root
+from preflight.checkpoint.rereading import Reading, Reread, read_back
+from preflight.checkpoint.store import Store, store_root, unreadable
 from preflight.checkpoint.unchanged import is_unchanged
 from preflight.codex import writers
 from preflight.codex.home import find_homes
 from preflight.codex.runtime import RuntimeVersion, find_binary, version_in_use
 from preflight.codex.threads import ThreadsFound, find_threads, rollout_files
 from preflight.config import Part
-from preflight.errors import DamagedFile, PreflightError, TryLater, Unsupported, UsageProblem
+from preflight.errors import DamagedFile, Locked, PreflightError, TryLater, Unsupported, UsageProblem
 from preflight.model import Finding, Home, Result, Severity, SizeClass, Thread
 from preflight.policy import size_class
 from preflight.pruning import Pruned, policy_of, prune_store
 from preflight.request import Request
 from preflight.system.deadline import Deadline
 from preflight.system.locks import RunLock
-from preflight.system.pace import Pace
 
 #: Exit codes of a call that gives no verdict and has not done all that it should.
 _FAILED = (12, 13, 75)
@@ -41,6 +42,9 @@ _FAILED = (12, 13, 75)
 #: A week of nights reads everything.
 _EACH_NIGHT = Part(1, 7)
 _FEW = 20
+
+#: Named to whoever finds the lock taken.
+_PROGRAM = "preflight checkpoint"
 
 #: How long the night waits for another preflight to be done.
 _LOCK_SECONDS = 10.0
@@ -60,6 +64,7 @@ class _HomeNight:
     made: Made | None = None
     version: RuntimeVersion | None = None
     pruned: Pruned | None = None
+    before: Nights | None = None
     read: Reread | None = None
     kept_in: Path | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -72,15 +77,21 @@ class _HomeNight:
 
     def look(self, store: Store | None) -> None:
         """Choose the threads, and compare with the newest checkpoint; nothing is changed."""
-        chosen = [thread for thread in self.found.threads if self._is_chosen(thread)]
-        # Goal threads first, for the case that there is no time for all of them.
-        self.chosen = tuple(sorted(chosen, key=lambda thread: not thread.is_goal_thread))
+        wanted = [thread for thread in self.found.threads if self._is_wanted(thread)]
+        # Of a thread whose rollout is gone there is nothing to copy: its finding is told, and no night fails for it,
+        # unless somebody has named it.
+        chosen = [thread for thread in wanted if thread.lineage or self.request.threads]
+        # Goal threads first, and short ones before long ones, for the case that there is no time for all of them.
+        self.chosen = tuple(sorted(chosen, key=lambda thread: (not thread.is_goal_thread, thread.size_bytes)))
+        if not self.found.threads and self.home.state_db is None and self.home.goals_db is None:
+            self.findings.append(policy.empty_home(self.home))
         self.findings += self.found.findings
-        self.findings += [finding for thread in self.chosen for finding in thread.findings]
+        self.findings += [finding for thread in wanted for finding in thread.findings]
         try:
             self.earlier = store.latest() if store is not None else None
         except (DamagedFile, Unsupported) as error:
-            self.findings.append(_unreadable(error))
+            newest = store.checkpoints()[-1] if store is not None else ""
+            self.findings.append(unreadable(newest, error, remedy="preflight verify"))
         if self.request.if_changed and self.earlier is not None:
             known = nights.recall(store.nights) if store is not None else Nights()
             self.unchanged = (
@@ -89,14 +100,14 @@ class _HomeNight:
                 and is_unchanged(self.earlier, self.home, rollout_files(self.found), self.chosen)
             )
 
-    def _is_chosen(self, thread: Thread) -> bool:
+    def _is_wanted(self, thread: Thread) -> bool:
         request = self.request
         if request.threads:
             return thread.thread_id in {one.lower() for one in request.threads}
         if thread.is_goal_thread:
             return True
         if request.all_threads:
-            return bool(thread.lineage)  # a row without a rollout is nothing that could be copied
+            return bool(thread.lineage)  # how many have none is among the findings of the home
         return size_class(thread.size_bytes, request.settings) is not SizeClass.OK
 
     def work(self, store: Store) -> None:
@@ -106,12 +117,6 @@ class _HomeNight:
         binary = find_binary(self.request.runtime, self.request.env, runtimes)
         self.version = version_in_use(runtimes, binary if self.request.runtime is None else None)
         if not self.unchanged:
-            pace = Pace(self.request.max_rate, self.deadline)
-
-            def moved(done: int, total: int) -> None:
-                self.request.moved("copied", done, total)
-                pace.keep(done)
-
             how = Making(
                 home=self.home,
                 threads=self.chosen,
@@ -126,17 +131,19 @@ class _HomeNight:
                 deadline=self.deadline,
                 progress=self._progress,
                 runtime_version=None if self.version is None else str(self.version),
-                moved=moved,
+                moved=lambda done, total: self.request.moved("copied", done, total),
                 earlier=None
                 if self.earlier is None
                 else Earlier(self.earlier, store.checkpoint_folder(self.earlier.checkpoint_id)),
                 on_trial=frozenset(thread.thread_id for thread in self.chosen if self._is_large_or_has_goal(thread)),
                 archiving=self._archiving(store),
                 in_parts=True,
+                max_rate=self.request.max_rate,
+                whole_below=self.request.settings.warning_bytes,
             )
             self._make(store, how)
         if self.request.nightly:
-            self._afterwards(store)
+            self._prune_and_note(store)
 
     def _archiving(self, store: Store) -> Archiving:
         request = self.request
@@ -173,24 +180,37 @@ class _HomeNight:
         large = size_class(thread.size_bytes, self.request.settings) is not SizeClass.OK
         return thread.is_goal_thread or large or bool(self.request.threads)
 
-    def _afterwards(self, store: Store) -> None:
-        """Prune, read a part back, remember. What could not be written may be needed: then nothing is removed."""
+    def _prune_and_note(self, store: Store) -> None:
+        """What could not be written may be needed: then nothing is removed. The night counts from here on."""
         if self.good:
             progress, rules = self.request.progress, policy_of(self.request.settings)
             self.pruned = prune_store(store, rules, self.version, self.deadline, progress, dry_run=False)
             self.findings += self.pruned.findings
-        pace = Pace(self.request.max_rate, self.deadline)
-
-        def moved(what: str, done: int, total: int) -> None:
-            self.request.moved(what, done, total)
-            pace.keep(done)
-
-        self.read = read_back(store, self.request.read_part or _EACH_NIGHT, self.deadline, moved)
-        self.findings += self.read.findings
-        after = replace(nights.recall(store.nights), last_at=nights.now())
+        self.before = nights.recall(store.nights)
+        after = replace(self.before, last_at=nights.now())
         if self.good:
             after = replace(after, last_good_at=after.last_at, checkpoint_id=self.checkpoint_id)
         nights.save(store.nights, after)
+
+    def read_back(self, store: Store) -> None:
+        """Read a part of the store back, with the run lock free; damage takes back that the night was good."""
+        how = Reading(
+            how_much=self.request.read_part or _EACH_NIGHT,
+            deadline=self.deadline,
+            moved=self.request.moved,
+            program=_PROGRAM,
+            max_rate=self.request.max_rate,
+        )
+        self.read = read_back(store, how)
+        self.findings += self.read.findings
+        self.not_checked += self.read.not_checked()
+        if not self.good and self.before is not None:
+            was = self.before
+            # Against a run that has the lock just now: the exit code of this night tells the damage all the same.
+            with suppress(Locked), RunLock(store.folder).acquire(Deadline(_LOCK_SECONDS), {"program": _PROGRAM}):
+                now = nights.recall(store.nights)
+                after = replace(now, last_good_at=was.last_good_at, checkpoint_id=was.checkpoint_id)
+                nights.save(store.nights, after)
 
     @property
     def checkpoint_id(self) -> str | None:
@@ -201,12 +221,16 @@ class _HomeNight:
 
     def as_json(self) -> dict[str, object]:
         outcome = "unchanged" if self.unchanged else "made" if self.made is not None else "failed"
+        threads = self.chosen
+        if self.made is not None:
+            held = {entry["thread_id"] for entry in self.made.verification}
+            threads = tuple(thread for thread in self.chosen if thread.thread_id in held)
         return {
             "home": self.home.path,
             "outcome": outcome,
             "checkpoint_id": self.checkpoint_id,
-            "threads": len(self.chosen),
-            "thread_bytes": sum(thread.size_bytes for thread in self.chosen),
+            "threads": len(threads),
+            "thread_bytes": sum(thread.size_bytes for thread in threads),
         }
 
 
@@ -215,30 +239,49 @@ def checkpoint(request: Request) -> Result:
 
     With `if_changed` nothing at all is written for a home that is as its newest checkpoint has it. With
     `nightly` a part of the store is read back afterwards, checkpoints are pruned by policy, and the
-    night is remembered; a night that was not good removes nothing. Raises HomeRefused, UnknownSchema,
-    DatabaseBusy, TimeLimitReached, UsageProblem, Locked, StoreRefused.
+    night is remembered; a night that was not good removes nothing. With `if_missed` a home whose night has
+    been is left out. Raises HomeRefused, UnknownSchema, DatabaseBusy, TimeLimitReached, UsageProblem,
+    Locked, StoreRefused: the first error, after every home has had its turn.
     """
     deadline = Deadline(request.timeout)
     homes, not_checked = find_homes(request.homes, request.env, request.user_home)
+    if not homes:
+        return _result((), not_checked, [policy.no_home()])
+    if (at := request.if_missed) is not None:
+        root = store_root(request.store, request.env)
+        homes = [home for home in homes if nights.is_missed(Store.existing(root, home), *at)]
     work = [_HomeNight(home, request, deadline, find_threads(home, deadline)) for home in homes]
     _require_known(request, work)
     for one in work:
         one.look(Store.existing(store_root(request.store, request.env), one.home))
     if request.dry_run:
         return _dry_run(work, not_checked)
+    errors: list[PreflightError] = []
     for one in work:
         if one.unchanged and not request.nightly:
             continue
-        store = Store.open(store_root(request.store, request.env), one.home)
-        owner = {"program": "preflight checkpoint", "reason": request.reason}
-        with RunLock(store.folder).acquire(deadline.sub(_LOCK_SECONDS), owner):
-            one.work(store)
-        one.kept_in = store.reports
+        try:
+            _spend(one)
+        except PreflightError as error:
+            errors.append(error)  # one home must not keep the others from their night
+    if errors:
+        raise errors[0]
     return _result(work, not_checked)
 
 
-def _result(work: Sequence[_HomeNight], not_checked: Sequence[str]) -> Result:
-    decision = policy.verdict_on([finding for one in work for finding in one.findings])
+def _spend(one: _HomeNight) -> None:
+    request = one.request
+    store = Store.open(store_root(request.store, request.env), one.home)
+    owner = {"program": _PROGRAM, "reason": request.reason}
+    with RunLock(store.folder).acquire(one.deadline.sub(_LOCK_SECONDS), owner):
+        one.work(store)
+    if request.nightly:
+        one.read_back(store)
+    one.kept_in = store.reports
+
+
+def _result(work: Sequence[_HomeNight], not_checked: Sequence[str], findings: Sequence[Finding] = ()) -> Result:
+    decision = policy.verdict_on([*findings, *(finding for one in work for finding in one.findings)])
     made = [one.made for one in work if one.made is not None]
     return Result(
         command="checkpoint",
@@ -267,13 +310,3 @@ def _require_known(request: Request, work: Sequence[_HomeNight]) -> None:
     for thread_id in request.threads:
         if thread_id.lower() not in known:
             raise UsageProblem(f"there is no thread {thread_id}", hint="preflight check --json lists the threads")
-
-
-def _unreadable(error: PreflightError) -> Finding:
-    return Finding(
-        finding_id="checkpoint-damaged",
-        severity=Severity.WARN,
-        cause=f"the newest checkpoint cannot be read, so nothing is compared with it: {error.message}",
-        remedy="preflight verify",
-        path=error.path,
-    )

@@ -67,6 +67,7 @@ class _Pending:
     intent: PauseIntent
     ours: bool = True
     size: int = -1
+    reading: boundary.TurnReading | None = None
     recorded_ms: int | None = None
     turn_id: str | None = None
     waiting_for: str = "its row to read paused"
@@ -215,7 +216,7 @@ def _look(one: _Pending, goal: Goal | None, journal: Journal) -> None:
         one.state = PauseState.PAUSED
         return
     try:
-        reading = boundary.read_turn(head.path)
+        one.reading = reading = boundary.read_turn(head.path, one.reading)
     except (DamagedFile, OSError):
         one.waiting_for = "its rollout to be readable"
         return
@@ -241,19 +242,21 @@ def wait_for_turns(threads: Sequence[Observation], until: Deadline, progress: Ca
     ]
     if waiting:
         progress("waiting for turns to end")
-    while not until.expired and any(_in_turn(thread) for thread in waiting):
+    readings: dict[str, boundary.TurnReading] = {}
+    while not until.expired and any(_in_turn(thread, readings) for thread in waiting):
         time.sleep(until.at_most(_POLL_SECONDS))
     return bool(waiting)
 
 
-def _in_turn(thread: Thread) -> bool:
-    """Whether its newest turn has not ended and somebody is there who could end it."""
+def _in_turn(thread: Thread, readings: dict[str, boundary.TurnReading]) -> bool:
+    """Whether its newest turn has not ended and somebody is there who could end it; keeps what was read of it."""
     if thread.head is None:
         return False
     try:
-        reading = boundary.read_turn(thread.head.path)
+        reading = boundary.read_turn(thread.head.path, readings.get(thread.thread_id))
     except (DamagedFile, OSError):
         return False  # the next look says what is wrong with it
+    readings[thread.thread_id] = reading
     return reading.turn is TurnState.IN_PROGRESS and not writers.nobody_writes(thread)
 
 
@@ -304,12 +307,16 @@ class PuttingBack:
     """How to put goals back.
 
     `known` are the goals of the last checkpoint by thread, for those that an update has dropped;
-    `withheld` are threads whose goal stays paused, and in the journal, because the thread was harmed.
+    `withheld` are threads whose goal stays paused, and in the journal, because the thread was harmed, as
+    comparing it with checkpoint `compared_with` has told. A goal that was withheld stays so until comparing
+    with the same checkpoint tells that the thread is whole, or until `release`: a person wants it all the same.
     """
 
     deadline: Deadline
     known: Mapping[str, Goal] = field(default_factory=dict)
     withheld: frozenset[str] = frozenset()
+    compared_with: str | None = None
+    release: bool = False
 
 
 def put_back(home: Home, journal: Journal, how: PuttingBack) -> tuple[PutBack, ...]:
@@ -353,7 +360,7 @@ def _tell_owner(home: Home, done: Sequence[PutBack], deadline: Deadline) -> list
 
 def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack) -> PutBack:
     intent = entry.intent
-    if intent.thread_id in how.withheld:
+    if _withheld(home, entry, journal, how):
         return PutBack(intent.thread_id, intent.goal_id, Outcome.CHANGED, pending=True)
     confirmed = entry.paused_updated_at_ms
     outcome = goals.restore_status(
@@ -373,6 +380,21 @@ def _restore(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack) 
     if not pending:
         journal.record_restored(intent, outcome)
     return PutBack(intent.thread_id, intent.goal_id, outcome, pending)
+
+
+def _withheld(home: Home, entry: PauseEntry, journal: Journal, how: PuttingBack) -> bool:
+    """Whether the goal stays paused; that its thread was found harmed is written down, for the runs to come.
+
+    A person who has set the goal since decided for themselves: then it is theirs.
+    """
+    harmed = entry.intent.thread_id in how.withheld
+    if how.release or not (harmed or entry.withheld_by not in (None, how.compared_with)):
+        return False
+    if entry.withheld_by is None and how.compared_with is not None:
+        journal.record_withheld(entry.intent, how.compared_with)
+    rows = {goal.thread_id: goal for goal in goals.read_goals(home, how.deadline).goals}
+    row = rows.get(entry.intent.thread_id)
+    return row is None or (row.goal_id == entry.intent.goal_id and row.status == GoalStatus.PAUSED)
 
 
 def _write_anew(home: Home, intent: PauseIntent, how: PuttingBack) -> Outcome:

@@ -15,6 +15,7 @@ from preflight.model import (
     Answer,
     Boundary,
     Finding,
+    Home,
     HomeObservation,
     Observation,
     Severity,
@@ -31,6 +32,7 @@ V8_STRING_LIMIT: Final = 2**29 - 24
 EXIT_CODES: Final[dict[str, int]] = {
     "archive-failed": 12,
     "archive-incomplete": 12,
+    "checkpoint-damaged": 12,
     "checkpoint-failed": 12,
     "checkpoint-unfinished": 75,
     "checkpoint-unverified": 12,
@@ -50,8 +52,10 @@ class Circumstances:
     `checkpointing` is True for a verb that pauses and writes checkpoints (`run`), False for one that
     only looks (`check`); `pausing` says that it has paused every goal that was active. `drops_goals` says
     whether the update from `current_version` to `target_version` loses the goals table. `nights_are_made`
-    says that the nightly task has been at work at least once; `night_age_seconds` is how long ago the last
-    good night was, None when none was good.
+    says that the nightly task has been at work since it was installed; `scheduled_seconds` is how long ago that
+    was, None when `hooks` has not done it; `night_age_seconds` is how long ago the last good night was, None
+    when none was good. `newest_unreadable` is the finding for a newest checkpoint
+    that cannot be read.
     """
 
     checkpointing: bool
@@ -62,7 +66,9 @@ class Circumstances:
     drops_goals: Answer = Answer.NO
     checkpoint_age_seconds: float | None = None
     nights_are_made: bool = False
+    scheduled_seconds: float | None = None
     night_age_seconds: float | None = None
+    newest_unreadable: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +145,20 @@ def no_home() -> Finding:
     )
 
 
+def empty_home(home: Home) -> Finding:
+    """The finding for a folder that is a home of Codex by its name alone."""
+    return Finding(
+        finding_id="home-empty",
+        severity=Severity.WARN,
+        cause="this home has no thread and no database, so nothing was looked at",
+        remedy="name the right home with --home",
+        path=home.path,
+    )
+
+
 def _of_home(home: HomeObservation, now: Circumstances, settings: Settings) -> Iterator[Finding]:
     if not home.counts.get("threads") and home.home.state_db is None and home.home.goals_db is None:
-        yield Finding(
-            finding_id="home-empty",
-            severity=Severity.WARN,
-            cause="this home has no thread and no database, so nothing was looked at",
-            remedy="name the right home with --home",
-            path=home.home.path,
-        )
+        yield empty_home(home.home)
     if home.home.daemon_updater is not Answer.NO:
         sure = home.home.daemon_updater is Answer.YES
         yield Finding(
@@ -177,17 +188,27 @@ def _of_home(home: HomeObservation, now: Circumstances, settings: Settings) -> I
 
 
 def _of_age(home: HomeObservation, now: Circumstances, settings: Settings) -> Iterator[Finding]:
-    longest, night = settings.checkpoint_max_age_seconds, now.night_age_seconds
-    if now.nights_are_made and (night is None or night > longest):
+    if now.newest_unreadable is not None:
+        yield now.newest_unreadable
+    longest, night, scheduled = settings.checkpoint_max_age_seconds, now.night_age_seconds, now.scheduled_seconds
+    if now.nights_are_made and night is None:
+        stale, cause = True, "the nightly task has been at work on this home, but no night was good yet"
+    else:
+        # One that was installed just now has not had its first night yet, whenever the last one of before was.
+        waited = [age for age in (night, scheduled) if age is not None]
+        stale = (now.nights_are_made or scheduled is not None) and min(waited, default=0.0) > longest
+        cause = "the nightly task has been at work on this home, but its last good night is too long ago"
+        if not now.nights_are_made:
+            cause = "the nightly task is installed, but has not been at work on this home since"
+    if stale:
+        measured = night if now.nights_are_made else scheduled
         yield Finding(
             finding_id="schedule-stale",
             severity=Severity.WARN,
-            cause="the nightly task has been at work on this home, but its last good night is too long ago"
-            if night is not None
-            else "the nightly task has been at work on this home, but no night was good yet",
-            measured=None if night is None else int(night),
+            cause=cause,
+            measured=None if measured is None else int(measured),
             expected=int(longest),
-            remedy="preflight checkpoint --nightly",
+            remedy="preflight hooks status says whether it would run; preflight checkpoint --nightly makes up for it",
             path=home.home.path,
         )
     # A good night that found nothing new has made no checkpoint, and the one there is is up to date.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from preflight import policy
@@ -14,8 +15,9 @@ from preflight.checkpoint.coverage import is_verified
 from preflight.checkpoint.make import clear_left_behind
 from preflight.checkpoint.manifest import Manifest, ThreadRecord
 from preflight.checkpoint.nights import Nights
+from preflight.checkpoint.restore_record import Restores
 from preflight.checkpoint.retention import Candidate, Copied, Copy, Decided, Policy, decide
-from preflight.checkpoint.store import Store, store_root
+from preflight.checkpoint.store import Store, store_root, unreadable
 from preflight.codex import writers
 from preflight.codex.home import find_homes
 from preflight.codex.runtime import RuntimeVersion, find_binary, version_in_use
@@ -123,13 +125,15 @@ def prune_store(
     all_are_known = not findings
     decided = decide(known.candidates, rules, present_version=None if present is None else str(present))
     removed: list[str] = []
+    gone: Counter[tuple[int, int]] = Counter()
     freed = 0
     for one in decided.removed:
         if deadline.expired:
             findings.append(_unfinished(store))
             break
-        own = store.bytes_of_its_own(one.checkpoint_id)
+        own = store.bytes_of_its_own(one.checkpoint_id, gone)
         if not dry_run:
+            gone.clear()  # the system will have counted them down itself
             progress(f"removing checkpoint {one.checkpoint_id}")
             try:
                 store.remove_checkpoint(one.checkpoint_id)
@@ -158,16 +162,31 @@ def _known(store: Store) -> _Known:
     """One manifest after the other: of a home with many threads, all of them at once would be too much to hold."""
     pinned = store.pinned()
     remembered = nights.recall(store.nights)
+    restoring = _being_restored(store)
     known = _Known([], {}, [])
     for checkpoint_id in store.checkpoints():
         try:
             manifest = store.manifest(checkpoint_id)
-            known.candidates.append(candidate_of(manifest, remembered, pinned=checkpoint_id in pinned))
+            candidate = candidate_of(manifest, remembered, pinned=checkpoint_id in pinned)
+            known.candidates.append(replace(candidate, being_restored=_is_needed(restoring, checkpoint_id)))
         except (DamagedFile, Unsupported) as error:
-            known.findings.append(_unreadable(checkpoint_id, error))
+            remedy = "look at it, and remove its folder by hand if nothing in it is of use"
+            known.findings.append(unreadable(checkpoint_id, error, remedy=remedy))
         else:
             known.named[checkpoint_id] = named_generations(manifest.threads)
     return known
+
+
+def _being_restored(store: Store) -> frozenset[str] | None:
+    """The checkpoints that interrupted restores will be completed from; None when that cannot be told."""
+    try:
+        return frozenset(record.checkpoint_id for record in Restores(store.restores).unfinished())
+    except (DamagedFile, Unsupported):
+        return None
+
+
+def _is_needed(restoring: frozenset[str] | None, checkpoint_id: str) -> bool:
+    return restoring is None or checkpoint_id in restoring
 
 
 def candidate_of(manifest: Manifest, remembered: Nights, *, pinned: bool) -> Candidate:
@@ -193,7 +212,8 @@ def candidate_of(manifest: Manifest, remembered: Nights, *, pinned: bool) -> Can
 
 def _copies(thread: ThreadRecord, manifest: Manifest, remembered: Nights) -> Iterator[Copy]:
     damaged = manifest.checkpoint_id in remembered.damaged_checkpoints
-    yield Copy(thread.thread_id, Copied.RESUME, is_verified(thread) and not damaged)
+    if thread.file is not None:
+        yield Copy(thread.thread_id, Copied.RESUME, is_verified(thread) and not damaged)
     if thread.sources and all(source.is_archived for source in thread.sources):
         whole = named_generations([thread]).isdisjoint(remembered.damaged_archives)
         yield Copy(thread.thread_id, Copied.ARCHIVE, whole)
@@ -222,16 +242,6 @@ def _pinned(request: Request, command: str, change: Callable[[Store, str], bool]
     )
 
 
-def _unreadable(checkpoint_id: str, error: PreflightError) -> Finding:
-    return Finding(
-        finding_id="checkpoint-damaged",
-        severity=Severity.WARN,
-        cause=f"checkpoint {checkpoint_id} cannot be read and stays where it is: {error.message}",
-        remedy="look at it, and remove its folder by hand if nothing in it is of use",
-        path=error.path,
-    )
-
-
 def _unfinished(store: Store) -> Finding:
     return Finding(
         finding_id="prune-unfinished",
@@ -249,28 +259,41 @@ def _remove_generations(store: Store, named: set[tuple[str, int]], findings: lis
     so killed in between nothing that stays has lost what it names, and the next prune goes on here.
     """
     freed = 0
-    for folder in sorted(store.archive.iterdir()) if store.archive.is_dir() else ():
+    try:
+        folders = sorted(store.archive.iterdir()) if store.archive.is_dir() else []
+    except OSError as error:
+        findings.append(_not_removed("what no checkpoint names of the archives", error))
+        return 0
+    for folder in folders:
         archive = Archive(folder)
-        for name in archive.names():
-            for generation in archive.generations(name)[:-1]:
-                if (name, generation) in named:
-                    continue
-                try:
-                    state = archive.state(name, generation)
-                    if not dry_run:
-                        archive.remove_generation(name, generation)
-                except PreflightError as error:
-                    findings.append(_not_removed(f"archive generation {generation} of thread {folder.name}", error))
-                    continue
-                freed += state.stored_bytes if state is not None else 0
+        try:
+            unnamed = [
+                (name, generation)
+                for name in archive.names()
+                for generation in archive.generations(name)[:-1]
+                if (name, generation) not in named
+            ]
+        except PreflightError as error:
+            findings.append(_not_removed(f"what no checkpoint names of the archives of thread {folder.name}", error))
+            continue
+        for name, generation in unnamed:
+            try:
+                state = archive.state(name, generation)
+                if not dry_run:
+                    archive.remove_generation(name, generation)
+            except PreflightError as error:
+                findings.append(_not_removed(f"archive generation {generation} of thread {folder.name}", error))
+                continue
+            freed += state.stored_bytes if state is not None else 0
     return freed
 
 
-def _not_removed(what: str, error: PreflightError) -> Finding:
+def _not_removed(what: str, error: PreflightError | OSError) -> Finding:
+    why = error.message if isinstance(error, PreflightError) else error.strerror or str(error)
     return Finding(
         finding_id="not-removed",
         severity=Severity.WARN,
-        cause=f"{what} could not be removed: {error.message}",
-        remedy=error.hint or "preflight prune",
-        path=error.path,
+        cause=f"{what} could not be removed: {why}",
+        remedy=(error.hint if isinstance(error, PreflightError) else None) or "preflight prune",
+        path=error.path if isinstance(error, PreflightError) else None,
     )

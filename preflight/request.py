@@ -28,6 +28,7 @@ class Request:
     seconds, and a `timeout` of None means no limit. `threads` are ids named with ``--thread``.
     `checkpoint` is an id or ``latest``. `max_rate` is in bytes for each second. `moved` is told what is
     done (``copied``), how many bytes of it, of how many. `archive` is ``auto``, ``always`` or ``never``;
+    `if_missed` is the hour and minute at which the night should have begun;
     `prove_all` compares all of what is archived with the rollouts, and `read_part` is how much of the
     store is read back (None: what the verb reads by itself). `progress` takes one sentence without a line end
     and never raises for its content; it must not be given objectives, titles or project paths.
@@ -53,6 +54,7 @@ class Request:
     all_threads: bool = False
     if_changed: bool = False
     nightly: bool = False
+    if_missed: tuple[int, int] | None = None
     max_rate: int | None = None
     archive: str = "auto"
     prove_all: bool = False

@@ -7,17 +7,19 @@ of Task Scheduler gives a task back as Windows does: other order, defaults left 
 from __future__ import annotations
 
 import plistlib
+import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from preflight.integrations.machine import Machine
 from preflight.system.children import Completed
+from tests.private_machine import own_python
 
 PROGRAMS = {
     "systemd": {"systemctl", "loginctl"},
-    "cron": {"crontab"},
+    "cron": {"crontab", "cron"},
     "launchd": {"launchctl"},
     "taskscheduler": {"schtasks"},
 }
@@ -43,6 +45,9 @@ class FakeMachine(Machine):
         assert argv[0] in {*self.programs, "id"}, f"{argv[0]} is not on this machine"
         self.calls.append(tuple(argv))
         return self.answer(*argv, stdin=stdin)
+
+    def is_running(self, program: str) -> bool:
+        return program in self.programs
 
     def wait_for_next_second(self) -> None:
         self.calls.append(("the next second",))
@@ -173,3 +178,38 @@ class FakeTaskScheduler(FakeMachine):
             ET.SubElement(part, f"{SCHEMA}UseUnifiedSchedulingEngine").text = "true"
         text = '<?xml version="1.0" encoding="UTF-16"?>\n' + ET.tostring(task, encoding="unicode")
         return text.replace("\n", "\r\n").encode()
+
+
+#: Stands for the real program of cron: one table in one file.
+_CRONTAB = """#!/bin/sh
+table="$HOME/the-table"
+case $1 in
+-l) [ -e "$table" ] || { echo "no crontab for somebody" >&2; exit 1; }; cat "$table" ;;
+-r) rm "$table" ;;
+-) cat >"$table" ;;
+esac
+"""
+
+Called = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def installed_beside_cron(folder: Path, user: Path) -> Called:
+    """The command line of a preflight that is installed on a machine with cron and nothing else; `user` calls it."""
+    python = own_python(folder / "installed")
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "crontab").write_text(_CRONTAB)
+    (programs / "crontab").chmod(0o755)
+    for name in ("sh", "cat", "rm"):
+        (programs / name).symlink_to(f"/bin/{name}")
+
+    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, "-P", "-m", "preflight", *words],
+            env={"HOME": str(user), "PATH": str(programs), **env},
+            capture_output=True,
+            text=True,
+            cwd=user,
+        )
+
+    return run

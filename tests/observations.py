@@ -67,7 +67,7 @@ def observation(
     """One thread with one rollout; `read` False is a thread whose rollout could not be read."""
     identity = FileIdentity(device=1, inode=2, size_bytes=size_bytes, modified_ns=3)
     rollout = RolloutFile(
-        path=folder / f"rollout-2026-11-22T12-00-00-{thread_id}.jsonl",
+        place=str(folder / f"rollout-2026-11-22T12-00-00-{thread_id}.jsonl"),
         thread_id=thread_id,
         segment_id=None,
         stamp="2026-11-22T12-00-00",

@@ -2,7 +2,7 @@
 
 Inside, root's home folder is the one that the test names, cron's tables are empty, and `/run` is new;
 what the real user has scheduled is neither seen nor touched. When the corner is left, everything
-that runs in it has ended. Needs Linux and root; a test that cannot have it is skipped with the reason.
+that runs in it has ended. Needs Linux and root; a test that cannot have it says why (tests/needs.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
+from tests.needs import cannot_be_had
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where systemd keeps its groups of processes, in the three ways in which a machine may be set up.
@@ -33,6 +33,13 @@ mkdir -p /run/systemd/system /run/user/0
 chmod 700 /run/user/0
 sed "s,^root:\\(.*\\):[^:]*:\\([^:]*\\)$,root:\\1:$home:\\2," /etc/passwd >"$state/passwd"
 mount --bind "$state/passwd" /etc/passwd
+mkdir "$state/sbin"
+mount --bind /usr/sbin "$state/sbin"
+mount -t tmpfs tmpfs /usr/sbin
+ln -s "$state"/sbin/* /usr/sbin/
+rm -f /usr/sbin/sendmail # what cron calls when a job has printed something
+printf '#!/bin/sh\nexec cat >>"%s/mail"\n' "$state" >/usr/sbin/sendmail
+chmod 755 /usr/sbin/sendmail
 if [ -d /var/spool/cron ]; then
     mkdir -p "$state/cron/crontabs" "$state/empty"
     chmod 1730 "$state/cron/crontabs"
@@ -83,6 +90,11 @@ class Corner:
             )
         return self.started[-1]
 
+    def mail(self) -> str:
+        """Everything that was mailed to anybody in here."""
+        box = self.home.parent / "state/mail"
+        return box.read_text() if box.exists() else ""
+
     def preflight(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.run(self.python, "-P", "-m", "preflight", *words)
 
@@ -107,7 +119,7 @@ def corner(folder: Path, *programs: str) -> Iterator[Corner]:
     path = os.defpath + ":/usr/sbin:/sbin:/lib/systemd:/usr/lib/systemd"
     missing = [name for name in ("unshare", "nsenter", *programs) if shutil.which(name, path=path) is None]
     if missing or sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip(f"needs root on Linux and {', '.join(missing) or 'namespaces'}")
+        cannot_be_had(f"needs root on Linux and {', '.join(missing) or 'namespaces'}")
     home, state = folder / "user", folder / "state"
     home.mkdir()
     state.mkdir()
@@ -126,13 +138,13 @@ def corner(folder: Path, *programs: str) -> Iterator[Corner]:
         assert process.stdout is not None
         assert process.stderr is not None
         if process.stdout.readline() != "ready\n":
-            pytest.skip(f"no namespaces here: {process.stderr.read().strip()}")
+            cannot_be_had(f"no namespaces here: {process.stderr.read().strip()}")
         init = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
         try:
             for group in cgroups:
                 group.mkdir()
         except OSError as error:
-            pytest.skip(f"no group of processes can be made here: {error}")
+            cannot_be_had(f"no group of processes can be made here: {error}")
         yield Corner(home=home, python=python, init=int(init), cgroups=cgroups, started=started)
     finally:
         process.kill()

@@ -74,7 +74,7 @@ class Bench:
 
     def restore(self, thread_id: str, *, full: bool = False, to: Path | None = None, **changes: object) -> Result:
         how = Restoring(thread_id=thread_id, full=full, to=to, agree=self.asked.append)
-        return restoring.restore_thread(self.request(checkpoint="latest", **changes), how)
+        return restoring.restore_thread(self.request(**{"checkpoint": "latest", **changes}), how)
 
     def undo(self, thread_id: str | None = None, **changes: object) -> Result:
         return restoring.undo(self.request(**changes), thread_id, self.asked.append)

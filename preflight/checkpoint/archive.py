@@ -14,9 +14,9 @@ published before stays as it was, and the next run takes away what was left half
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,11 +26,13 @@ from typing import BinaryIO
 
 from preflight.checkpoint.archive_source import Progress, Proof, Source
 from preflight.checkpoint.frame_log import Frame, Published
+from preflight.checkpoint.frame_reading import AHEAD, read_back, writer
 from preflight.checkpoint.generation import Generation
-from preflight.checkpoint.zstd_frames import SourceChanged, unpack
+from preflight.checkpoint.zstd_frames import SourceChanged
 from preflight.errors import DamagedFile, TimeLimitReached, UsageProblem
 from preflight.model import ArchiveReference
 from preflight.system import files
+from preflight.system.beside import Beside
 from preflight.system.deadline import Deadline
 
 __all__ = [
@@ -44,6 +46,9 @@ __all__ = [
     "Proof",
     "Verified",
 ]
+
+
+_MOST_READERS = 8
 
 
 class BeganAnew(StrEnum):
@@ -196,6 +201,8 @@ class Archive:
     ) -> None:
         """Write the first `raw_length` bytes of the rollout to `target`; `sink` sees them too, in order.
 
+        From a thread of its own, both; what they raise is passed on. NoSpace where there is no room for all of it.
+
         Each frame that is needed is read to its end and compared with its digest: DamagedFile, which names
         the frame and its bytes, when one is not what was archived. What is in the target then is of no use.
         """
@@ -204,42 +211,47 @@ class Archive:
         if published.raw_end < raw_length:
             raise DamagedFile(f"only {published.raw_end:,} of {raw_length:,} bytes are archived", path=one.data)
 
-        def write(block: memoryview) -> None:
-            target.write(block)
-            if sink is not None:
-                sink(block)
+        write = writer(target, raw_length, sink)
+        with Beside(AHEAD) as writing:
 
-        for index, frame in enumerate(published.frames):
-            if frame.raw_offset >= raw_length:
-                return
-            cause = _read_back(one, published, frame, raw_length, write)
-            if cause is not None:
-                raise DamagedFile(
-                    f"frame {index} of the archive, bytes {frame.raw_offset:,} to {frame.raw_end:,} of the rollout, "
-                    f"is damaged: {cause}",
-                    path=one.data,
-                    hint="preflight verify --read-data says what is whole",
-                )
+            def take(position: int, raw: bytes) -> None:
+                if position < raw_length:
+                    writing.give(write, memoryview(raw)[: raw_length - position])
+
+            for index, frame in enumerate(published.frames):
+                if frame.raw_offset >= raw_length:
+                    break
+                cause = read_back(one, published, frame, alone=True, take=take)
+                if cause is not None:
+                    raise DamagedFile(
+                        f"frame {index} of the archive, bytes {frame.raw_offset:,} to {frame.raw_end:,} of the "
+                        f"rollout, is damaged: {cause}",
+                        path=one.data,
+                        hint="preflight verify --read-data says what is whole",
+                    )
 
     def verify(
         self, name: str, generation: int, which: Collection[int] | None = None, *, deadline: Deadline
     ) -> Verified:
         """Read frames back from the disk, all or those of the given indexes, and compare them with their digests.
 
-        Damage is what it returns; DamagedFile only when the frames file itself cannot be read.
+        On all cores. Damage is what it returns; DamagedFile only when the frames file itself cannot be read.
         """
         one = self._one(name, generation)
         published = one.log.read()
         one.forget_cached()
-        checked: list[int] = []
-        damage: list[FrameDamage] = []
         chosen = [index for index in range(len(published.frames)) if which is None or index in which]
-        for index in chosen:
+
+        def read(index: int) -> tuple[int, str | None] | None:
             if deadline.expired:
-                break
+                return None
+            return index, read_back(one, published, published.frames[index], alone=len(chosen) == 1)
+
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_READERS)) as pool:
+            found = [told for told in pool.map(read, chosen) if told is not None]
+        damage = []
+        for index, cause in found:
             frame = published.frames[index]
-            cause = _read_back(one, published, frame)
-            checked.append(index)
             if cause is not None:
                 damage.append(
                     FrameDamage(
@@ -251,12 +263,13 @@ class Archive:
                         cause=cause,
                     )
                 )
+        checked = tuple(index for index, _ in found)
         return Verified(
-            checked=tuple(checked),
+            checked=checked,
             checked_raw_bytes=sum(published.frames[index].raw_length for index in checked),
             damage=tuple(damage),
             whole=_whole(published.frames, {one.frame for one in damage}),
-            complete=checked == chosen,
+            complete=len(checked) == len(chosen),
         )
 
     def remove_generation(self, name: str, generation: int) -> None:
@@ -280,16 +293,18 @@ class Archive:
 def _go_on(
     generation: Generation, before: Published, source: Source, proof: Proof, why: BeganAnew | None = None
 ) -> Appended:
-    """Prove what is published, then add what is new; SourceChanged when the proof fails."""
+    """Add what is new while what is published is proved; SourceChanged, and nothing added, when the proof fails."""
     published = before
     first = len(before.frames) if proof is Proof.TAIL else source.gathers(before)
+    sampled = before.sampled + (proof is Proof.SAMPLED)
     with suppress(TimeLimitReached):  # told by `complete`; nothing of what was half done is published
         source.prove(before, first, proof)
         while published.raw_end < source.end:
             source.deadline.check("archiving")
             fill = partial(source.pack, before.raw_end, published.raw_end)
-            published = generation.add(published, first, source.identity, fill)
+            published = generation.add(published, first, source.identity, sampled, fill)
             first = len(published.frames)
+        source.require_proved()
     return Appended(
         generation=generation.number,
         raw_bytes=published.raw_end,
@@ -301,34 +316,6 @@ def _go_on(
         complete=published.raw_end == source.end,
         reference=_reference(generation, published),
     )
-
-
-def _read_back(
-    generation: Generation,
-    published: Published,
-    frame: Frame,
-    raw_length: int | None = None,
-    write: Callable[[memoryview], None] | None = None,
-) -> str | None:
-    """Read a whole frame and hand on what of it lies before `raw_length`; returns what is wrong with it."""
-    digest = hashlib.sha256()
-    position = frame.raw_offset
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            hashing: Future[None] | None = None
-            for raw in unpack(generation.stored(published, frame)):
-                # While a block is hashed it is written, and the next one is unpacked.
-                if hashing is not None:
-                    hashing.result()
-                hashing = pool.submit(digest.update, raw)
-                if write is not None and raw_length is not None and position < raw_length:
-                    write(memoryview(raw)[: raw_length - position])
-                position += len(raw)
-    except DamagedFile as error:
-        return error.message
-    if position != frame.raw_end or digest.hexdigest() != frame.sha256:
-        return "its bytes are not those that were archived"
-    return None
 
 
 def _whole(frames: Sequence[Frame], damaged: Collection[int]) -> tuple[tuple[int, int], ...]:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preflight.checkpoint.archive import Appended, Archive, BeganAnew, Proof
+from preflight.checkpoint.coverage import is_read_back
 from preflight.checkpoint.manifest import SourceRecord, ThreadRecord
+from preflight.checkpoint.verify import Level, LevelResult, Outcome
+from preflight.codex.history import Seen
 from preflight.codex.lines import complete_length
 from preflight.codex.rollout import parse_name
 from preflight.errors import DamagedFile, NoSpace, PreflightError, TimeLimitReached
@@ -21,7 +24,7 @@ from preflight.model import ArchiveReference, Finding, Severity
 from preflight.system import files
 from preflight.system.deadline import Deadline
 
-__all__ = ["Archived", "Archiving", "Proof", "archive_of", "archive_threads", "named_generations"]
+__all__ = ["Archived", "Archiving", "Proof", "archive_of", "archive_threads", "named_generations", "read_archived"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,48 @@ class _Work:
 
 def _is_copied_compressed(record: ThreadRecord) -> bool:
     """Whether the checkpoint itself has the whole thread, as compressed as Codex left it."""
-    return record.whole and len(record.sources) == 1 and record.file.endswith(".zst")
+    return record.whole and len(record.sources) == 1 and record.file is not None and record.file.endswith(".zst")
+
+
+def read_archived(folder: Path, record: ThreadRecord, before: ThreadRecord | None, seen: Seen) -> LevelResult:
+    """Read back what the archive has of a thread that is nowhere else: every frame, its digest compared.
+
+    What `before` names of it has been read back already when that checkpoint was made, and since then in turns.
+    `seen` is told how many bytes have been read; what it raises is passed on.
+    """
+    frames = 0
+    for source in record.sources:
+        reference = source.archive
+        if reference is None:
+            return LevelResult(Level.DIGESTS, Outcome.NOT_CHECKED, "not all of it is archived yet")
+        proved = _proved(before, reference)
+        archive = archive_of(folder, reference.file)
+        try:
+            archive.require(reference)
+            state = archive.state(reference.file, reference.generation)
+            for index, frame in enumerate(state.frames if state is not None else ()):
+                if frame.raw_end <= proved or frame.raw_offset >= reference.raw_length:
+                    continue
+                found = archive.verify(reference.file, reference.generation, [index], deadline=Deadline(None))
+                if found.damage:
+                    detail = f"frame {index} of the archive is damaged: {found.damage[0].cause}"
+                    return LevelResult(Level.DIGESTS, Outcome.FAILED, detail)
+                frames += 1
+                seen(frame.stored_length)
+        except (PreflightError, OSError) as error:
+            if isinstance(error, TimeLimitReached):
+                raise
+            return LevelResult(Level.DIGESTS, Outcome.FAILED, f"the archive cannot be read: {error}")
+    return LevelResult(Level.DIGESTS, Outcome.PASSED, "the thread is in the archive alone", {"frames": frames})
+
+
+def _proved(before: ThreadRecord | None, reference: ArchiveReference) -> int:
+    """Up to where the earlier checkpoint has read the same archive back."""
+    if before is None or before.file is not None or not is_read_back(before):
+        return 0
+    named = [source.archive for source in before.sources if source.archive is not None]
+    same = [one for one in named if (one.file, one.generation) == (reference.file, reference.generation)]
+    return max((one.raw_length for one in same), default=0)
 
 
 def _complete_bytes(path: Path) -> int:

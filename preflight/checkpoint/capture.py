@@ -9,22 +9,26 @@ manifest is `manifest.publish`'s, after everything has been verified.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preflight.checkpoint.coverage import is_untouched
+from preflight.checkpoint.database_copies import copy_databases, size_with_log
 from preflight.checkpoint.manifest import DatabaseRecord, FileRecord, Manifest, SourceRecord, ThreadRecord
 from preflight.checkpoint.verify import Outcome, verify_digest
 from preflight.codex import boundary, history
 from preflight.codex.boundary import OpenLineage
+from preflight.codex.history import Seen
 from preflight.codex.lines import Buffer
 from preflight.codex.resume_rollout import ResumePlan, plan_resume, write_resume_rollout
 from preflight.errors import DamagedFile, NoSpace, TimeLimitReached
 from preflight.model import FileIdentity, Finding, HistoryMode, Home, Severity, Tail, Thread
-from preflight.system import databases, files
+from preflight.system import files
 from preflight.system.deadline import Deadline
+from preflight.system.digests import BesideSha256
+from preflight.system.pace import Pace
 from preflight.system.positional import read_at
 
 _TAIL = 64 << 10
@@ -33,11 +37,14 @@ _COPY = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CapturedThread:
-    """One thread as it was written; `record.history` is the history that the original has."""
+    """One thread as it was written; `record.history` is the history that the original has.
+
+    `file` and `path` are None of one that is left to the archive.
+    """
 
     record: ThreadRecord
-    file: FileRecord
-    path: Path
+    file: FileRecord | None
+    path: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +67,32 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """How a thread is to be copied, as its files were when that was looked at; `plan` None copies a compressed one."""
+    """How a thread is to be copied, as its files were when that was looked at; `plan` None copies a compressed one.
+
+    `copied` False: nothing is, the archive is to have it; then nothing else need be known.
+    """
 
     thread: Thread
     identities: tuple[FileIdentity, ...]
     tail: Tail | None
     plan: ResumePlan | None
+    copied: bool = True
 
     @property
     def length(self) -> int:
+        if not self.copied:
+            return 0
         return self.identities[0].size_bytes if self.plan is None else self.plan.length
 
 
 class _Count:
     """Tells how far the copying is: `done` bytes of `total`, as they were planned; ends it when the deadline comes."""
 
-    def __init__(self, total: int, moved: Callable[[int, int], None] | None, deadline: Deadline) -> None:
-        self._done, self._total, self._moved, self._deadline = 0, total, moved, deadline
+    def __init__(self, total: int, moved: Callable[[int, int], None] | None, seen: Seen) -> None:
+        self._done, self._total, self._moved, self.seen = 0, total, moved, seen
 
     def add(self, size: int) -> None:
-        self._deadline.check("copying the threads")
+        self.seen(size)
         self._done += size
         if self._moved is not None:
             self._moved(self._done, max(self._total, self._done))
@@ -90,25 +103,54 @@ class _Work:
     """The threads on their way; each one that cannot go on becomes a failure and the others go on."""
 
     folder: Path
-    deadline: Deadline
+    looking: Seen
+    seen: Seen
     progress: Callable[[str], None]
     in_parts: bool
+    whole_below: int | None
+    tails: Mapping[str, Tail]
     planned: list[_Planned] = field(default_factory=list)
     captured: list[CapturedThread] = field(default_factory=list)
     failures: list[Finding] = field(default_factory=list)
 
     def plan(self, thread: Thread) -> None:
         with self._one(thread):
-            self.deadline.check("looking at the threads")
-            self.planned.append(_plan(thread))
+            self.looking(0)
+            self.planned.append(_plan(thread, self.whole_below, self.tails.get(thread.thread_id), self.looking))
+            return
+        # Where it could be cut is not known, for want of time or because it is damaged: the archive can have it.
+        if self.whole_below is not None and thread.lineage and thread.size_bytes >= self.whole_below:
+            self.planned.append(_Planned(thread, (), None, None, copied=False))
+
+    def leave_what_does_not_fit(self, room: int) -> None:
+        """Leave the longest ones to the archive until the others fit: one thread must not keep all from a copy."""
+        needed = sum(item.length for item in self.planned)
+        for item in sorted(self.planned, key=lambda item: item.length, reverse=True):
+            if needed <= room:
+                return
+            needed -= item.length
+            self.failures.append(_does_not_fit(item.thread, item.length, self.folder))
+            self.planned.remove(item)
+            if item.plan is not None:
+                self.planned.append(replace(item, copied=False))
+
+    def take_over(self, thread: Thread, record: ThreadRecord, earlier: Earlier) -> bool:
+        """False when it has to be copied after all."""
+        with self._one(thread):
+            same = _taken_over(thread, record, earlier, self.folder, self.seen)
+            if same is not None:
+                self.captured.append(same)
+            return same is not None
+        return True
 
     def copy_planned(self, moved: Callable[[int, int], None] | None) -> None:
-        count = _Count(sum(item.length for item in self.planned), moved, self.deadline)
+        count = _Count(sum(item.length for item in self.planned), moved, self.seen)
         for item in self.planned:
             with self._one(item.thread):
-                self.deadline.check("writing the checkpoint")
-                self.progress(f"copying {item.length:,} bytes of thread {item.thread.thread_id}")
-                self.captured.append(_copy_thread(item, self.folder, count))
+                if item.copied:
+                    self.seen(0)
+                    self.progress(f"copying {item.length:,} bytes of thread {item.thread.thread_id}")
+                self.captured.append(_copy_thread(item, self.folder, count, self.whole_below))
 
     @contextmanager
     def _one(self, thread: Thread) -> Iterator[None]:
@@ -117,7 +159,7 @@ class _Work:
         except TimeLimitReached:
             if not self.in_parts:
                 raise
-            self.failures.append(_not_in_time(thread))
+            self.failures.append(not_in_time(thread.thread_id, thread.size_bytes))
         except (DamagedFile, OSError) as error:
             self.failures.append(failure(thread, error))
 
@@ -134,33 +176,43 @@ def capture(
     moved: Callable[[int, int], None] | None = None,
     earlier: Earlier | None = None,
     in_parts: bool = False,
+    max_rate: int | None = None,
+    whole_below: int | None = None,
+    tails: Mapping[str, Tail] | None = None,
 ) -> Capture:
     """Copy the databases and the resume rollouts of `threads` into `folder`, which must be new and empty.
 
     Free space is checked before the first byte is written. A thread or database that cannot be read
     becomes a failure and the others are copied. The resume rollout of a thread that is as it was in
     the `earlier` checkpoint is that file under a second name, if it reads back as what was written.
-    `moved` is told how many bytes of how many are written, about each MiB. With `in_parts` the threads
-    for which there is no time are failures too: the next checkpoint takes the others over. Raises NoSpace,
-    DatabaseBusy, TimeLimitReached; what was written until then stays in the folder, which is no checkpoint.
+    `moved` is told how many bytes of how many are written, about each MiB; `max_rate` is how many are read in a
+    second at the most. With `in_parts` the threads for which there is no time or no room are failures too: the
+    next checkpoint takes the others over. Then a quarter of the time is for looking, and as much for copying, so
+    that what was copied can also be proved. A thread of which nothing can be left out is left to the archive if
+    it has `whole_below` bytes or more. `tails` are what has been read of the threads' ends: where the rollout is
+    still that one, it is not read again. Raises NoSpace, DatabaseBusy, TimeLimitReached; what was written until
+    then stays in the folder, which is no checkpoint.
     """
-    work = _Work(folder, deadline, progress, in_parts)
+    left = deadline.remaining()
+    looking = Pace(max_rate, deadline.sub(left / 4) if in_parts else deadline).during("looking at the threads")
+    seen = Pace(max_rate, deadline.sub(left / 2) if in_parts else deadline).during("copying the threads")
+    work = _Work(folder, looking, seen, progress, in_parts, whole_below, tails or {})
     untouched = {} if earlier is None else _untouched(threads, earlier.manifest)
     for thread in threads:
         if thread.thread_id not in untouched:
             work.plan(thread)
+    if in_parts:
+        room = files.free_bytes(folder) - keep_free_bytes - sum(size_with_log(path) for path in database_files)
+        work.leave_what_does_not_fit(max(room, 0))
     _require_space(folder, [item.length for item in work.planned], database_files, keep_free_bytes)
-    copies, damaged = _copy_databases(database_files, home, folder, deadline)
+    copies, damaged = copy_databases(database_files, home, folder, deadline)
     for thread, record in untouched.values():
-        same = None if earlier is None else _taken_over(thread, record, earlier, folder)
-        if same is not None:
-            work.captured.append(same)
-        else:
+        if earlier is None or not work.take_over(thread, record, earlier):
             work.plan(thread)
     work.copy_planned(moved)
     return Capture(
         databases=tuple(record for record, _ in copies),
-        files=(*(file for _, file in copies), *(one.file for one in work.captured)),
+        files=(*(file for _, file in copies), *(one.file for one in work.captured if one.file is not None)),
         threads=tuple(work.captured),
         failures=(*work.failures, *damaged),
     )
@@ -180,24 +232,27 @@ def failure(thread: Thread, error: DamagedFile | OSError) -> Finding:
     )
 
 
-def _not_in_time(thread: Thread) -> Finding:
+def not_in_time(thread_id: str, size_bytes: int) -> Finding:
+    """The finding for a thread that the time limit has kept out of the checkpoint."""
     return Finding(
         finding_id="checkpoint-unfinished",
         severity=Severity.BLOCK,
-        thread_id=thread.thread_id,
-        cause="the time limit came before this thread was copied; the next checkpoint goes on with it",
-        measured=thread.size_bytes,
+        thread_id=thread_id,
+        cause="the time limit came before this thread was copied and read back; the next checkpoint goes on with it",
+        measured=size_bytes,
         remedy="preflight checkpoint, with more time: --timeout",
     )
 
 
-def _database_failure(path: Path, error: DamagedFile) -> Finding:
+def _does_not_fit(thread: Thread, length: int, folder: Path) -> Finding:
     return Finding(
-        finding_id="checkpoint-failed",
+        finding_id="no-space",
         severity=Severity.BLOCK,
-        cause=f"{path.name} could not be copied: {error.message}",
-        remedy=error.hint or "start Codex and let it repair its local data, then: preflight run",
-        path=path,
+        thread_id=thread.thread_id,
+        cause="there is no room for a copy of what this thread needs to go on; it is archived as far as it fits",
+        measured=length,
+        remedy="make room there, or choose another place with --store",
+        path=folder.parent,
     )
 
 
@@ -211,28 +266,32 @@ def _untouched(threads: Sequence[Thread], earlier: Manifest) -> dict[str, tuple[
     }
 
 
-def _taken_over(thread: Thread, record: ThreadRecord, earlier: Earlier, folder: Path) -> CapturedThread | None:
+def _taken_over(
+    thread: Thread, record: ThreadRecord, earlier: Earlier, folder: Path, seen: Seen
+) -> CapturedThread | None:
     """The earlier checkpoint's copy as a part of this one; None when it will not do.
 
     Published files are never changed, so a second name does no harm, and is no second copy: a disk that
     loses the file loses it in both. Where there are no hard links the thread is copied. A runtime that
     has added to the rollout while the databases were copied: then the thread is copied as well.
     """
-    file = next(one for one in earlier.manifest.files if one.path == record.file)
     try:
         if any(files.identity(source.path) != source.identity for source in record.sources):
             return None
     except OSError:
         return None
-    if verify_digest(earlier.folder, file).outcome is not Outcome.PASSED:
-        return None
-    target = folder / file.path
-    files.private_folder(target.parent)
-    try:
-        target.hardlink_to(earlier.folder / file.path)
-    except OSError:
-        return None
-    files.sync_folder(target.parent)
+    file = next((one for one in earlier.manifest.files if one.path == record.file), None)
+    target = None
+    if file is not None:
+        if verify_digest(earlier.folder, file, seen).outcome is not Outcome.PASSED:
+            return None
+        target = folder / file.path
+        files.private_folder(target.parent)
+        try:
+            target.hardlink_to(earlier.folder / file.path)
+        except OSError:
+            return None
+        files.sync_folder(target.parent)
     now = replace(
         record,
         cli_version=thread.row.cli_version if thread.row is not None else None,
@@ -244,22 +303,27 @@ def _taken_over(thread: Thread, record: ThreadRecord, earlier: Earlier, folder: 
     return CapturedThread(record=now, file=file, path=target)
 
 
-def _plan(thread: Thread) -> _Planned:
+def _plan(thread: Thread, whole_below: int | None, known: Tail | None, seen: Seen) -> _Planned:
     if thread.head is None:
         raise DamagedFile("its rollout was not found", hint="put the rollout back where it was, then: preflight run")
     with boundary.opened(thread.lineage) as opened:
-        return _planned(thread, opened)
+        same = known is not None and opened.identities == (known.identity,)
+        return _planned(thread, opened, whole_below, seen, known if same else None)
 
 
-def _planned(thread: Thread, opened: OpenLineage) -> _Planned:
+def _planned(
+    thread: Thread, opened: OpenLineage, whole_below: int | None, seen: Seen, tail: Tail | None = None
+) -> _Planned:
     if thread.head is not None and thread.head.compressed:
         return _Planned(thread, opened.identities, None, None)
-    tail = boundary.read_tail(opened)
-    return _Planned(thread, opened.identities, tail, plan_resume(opened, tail))
+    tail = tail or boundary.read_tail(opened, seen=seen)
+    plan = plan_resume(opened, tail)
+    copied = not plan.whole or whole_below is None or plan.length < whole_below
+    return _Planned(thread, opened.identities, tail, plan, copied)
 
 
 def _require_space(folder: Path, lengths: list[int], database_files: Sequence[Path], reserve: int) -> None:
-    needed = sum(lengths) + sum(_size_with_log(path) for path in database_files)
+    needed = sum(lengths) + sum(size_with_log(path) for path in database_files)
     free = files.free_bytes(folder)
     if free < needed + reserve:
         raise NoSpace(
@@ -269,79 +333,22 @@ def _require_space(folder: Path, lengths: list[int], database_files: Sequence[Pa
         )
 
 
-def _size_with_log(path: Path) -> int:
-    """A database's length with its log: only `stat`, an open would drop SQLite's locks."""
-    sizes = [path.stat().st_size]
-    log = path.with_name(path.name + "-wal")
-    if log.exists():
-        sizes.append(log.stat().st_size)
-    return sum(sizes)
-
-
-def _copy_databases(
-    paths: Sequence[Path], home: Home, folder: Path, deadline: Deadline
-) -> tuple[list[tuple[DatabaseRecord, FileRecord]], list[Finding]]:
-    copies, failures = [], []
-    for path in paths:
-        try:
-            copies.append(_copy_database(path, home, folder, deadline))
-        except DamagedFile as error:
-            failures.append(_database_failure(path, error))
-    return copies, failures
-
-
-def _copy_database(path: Path, home: Home, folder: Path, deadline: Deadline) -> tuple[DatabaseRecord, FileRecord]:
-    name = f"databases/{path.name}"
-    target = folder / name
-    files.private_folder(target.parent)
-    # Before the copy: what a runtime writes from now on makes the database one that has changed since.
-    identity, log = database_state(path)
-    databases.backup(path, target, deadline)
-    file = FileRecord(path=name, length=target.stat().st_size, sha256=files.sha256_of(target), role="database")
-    source = home.sqlite_home / path.name
-    return DatabaseRecord(name=path.name, path=name, source=source, identity=identity, log=log), file
-
-
-def database_state(path: Path) -> tuple[FileIdentity, FileIdentity | None]:
-    """A database and its log as files; an empty log is none. Only `stat`: an open would drop SQLite's locks."""
-    log = path.with_name(path.name + "-wal")
-    try:
-        written = files.identity(log)
-    except FileNotFoundError:
-        return files.identity(path), None
-    return files.identity(path), written if written.size_bytes else None
-
-
-def _copy_thread(item: _Planned, folder: Path, count: _Count) -> CapturedThread:
+def _copy_thread(item: _Planned, folder: Path, count: _Count, whole_below: int | None) -> CapturedThread:
     with boundary.opened(item.thread.lineage) as opened:
-        if opened.identities != item.identities:
-            item = _planned(item.thread, opened)
-        return _copy_opened(item, opened, folder, count)
+        if item.copied and opened.identities != item.identities:
+            item = _planned(item.thread, opened, whole_below, count.seen)
+        file = _copy_opened(item, opened, folder, count) if item.copied else None
+        opened.check_unchanged()
+        record = _record(item, opened, file, count)
+        return CapturedThread(record=record, file=file, path=None if file is None else folder / file.path)
 
 
-def _copy_opened(item: _Planned, opened: OpenLineage, folder: Path, count: _Count) -> CapturedThread:
-    thread, plan, tail = item.thread, item.plan, item.tail
-    name = f"threads/{thread.thread_id}/{opened.path(0).name}"
-    target = folder / name
-    files.private_folder(target.parent)
-    digest = hashlib.sha256()
-
-    def seen(block: Buffer | memoryview) -> None:
-        digest.update(block)
-        count.add(len(block))
-
-    with files.publishing(target, needed_bytes=item.length) as file:
-        if plan is None:
-            size = opened.identities[0].size_bytes
-            files.copy_range(opened.descriptors[0], file.fileno(), 0, size, seen)
-            length = size
-        else:
-            length = write_resume_rollout(opened, plan, file, seen)
-    opened.check_unchanged()
-    record = ThreadRecord(
+def _record(item: _Planned, opened: OpenLineage, file: FileRecord | None, count: _Count) -> ThreadRecord:
+    thread, tail = item.thread, item.tail
+    return ThreadRecord(
         thread_id=thread.thread_id,
-        file=name,
-        whole=plan is None or plan.whole,
+        file=None if file is None else file.path,
+        whole=file is not None and (item.plan is None or item.plan.whole),
         boundary=tail.boundary if tail is not None else None,
         sources=tuple(_source(opened, n) for n in range(len(opened.lineage))),
         size_bytes=thread.size_bytes,
@@ -350,10 +357,29 @@ def _copy_opened(item: _Planned, opened: OpenLineage, folder: Path, count: _Coun
         archived=thread.archived,
         goal=thread.goal,
         row=thread.row,
-        history=None if tail is None else history.history_of_original(opened, tail),
+        history=None if tail is None or file is None else history.history_of_original(opened, tail, count.seen),
     )
-    copied = FileRecord(path=name, length=length, sha256=digest.hexdigest(), role="resume-rollout")
-    return CapturedThread(record=record, file=copied, path=target)
+
+
+def _copy_opened(item: _Planned, opened: OpenLineage, folder: Path, count: _Count) -> FileRecord:
+    plan = item.plan
+    name = f"threads/{item.thread.thread_id}/{opened.path(0).name}"
+    target = folder / name
+    files.private_folder(target.parent)
+    with BesideSha256() as digest:
+
+        def seen(block: Buffer | memoryview) -> None:
+            digest.update(block)
+            count.add(len(block))
+
+        with files.publishing(target, needed_bytes=item.length) as file:
+            if plan is None:
+                size = opened.identities[0].size_bytes
+                files.copy_range(opened.descriptors[0], file.fileno(), 0, size, seen)
+                length = size
+            else:
+                length = write_resume_rollout(opened, plan, file, seen)
+    return FileRecord(path=name, length=length, sha256=digest.hexdigest(), role="resume-rollout")
 
 
 def _source(opened: OpenLineage, segment: int) -> SourceRecord:

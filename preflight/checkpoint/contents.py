@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from preflight.checkpoint.archive import Archive
 from preflight.checkpoint.archiving import archive_of
 from preflight.checkpoint.manifest import FileRecord, Manifest, SourceRecord, ThreadRecord
 from preflight.checkpoint.verify import Outcome, verify_digest
@@ -20,8 +21,9 @@ from preflight.codex.lines import Buffer
 from preflight.codex.resume_rollout import write_renumbered
 from preflight.codex.rollout import parse_name
 from preflight.errors import DamagedFile, Unverified, UsageProblem
-from preflight.model import HistoryMode
+from preflight.model import ArchiveReference, HistoryMode
 from preflight.system import files
+from preflight.system.deadline import Deadline
 
 __all__ = ["Content", "reduced", "whole"]
 
@@ -32,8 +34,8 @@ Sink = Callable[[Buffer | memoryview], object]
 class Content:
     """One rollout file that can be written: `place` is where it lay in its home, `write` puts it into a file.
 
-    `length` is exact where `sha256` is there; else it is the most that it can be. `source` says what the
-    original was; `tail_sha256` the digest of the last 64 KiB that it had, where these bytes are its own.
+    `length` is exact where `sha256` is there; else it is the most that it can be. `tail_sha256` is the digest of
+    the last 64 KiB that the original had, where these bytes are its own.
     """
 
     place: PurePosixPath
@@ -42,7 +44,6 @@ class Content:
     sha256: str | None
     modified_ns: int
     write: Callable[[BinaryIO, Sink], object]
-    source: SourceRecord
     tail_sha256: str | None = None
 
     @property
@@ -51,7 +52,10 @@ class Content:
 
 
 def reduced(folder: Path, manifest: Manifest, thread: ThreadRecord) -> tuple[Content, ...]:
-    """The resume rollout: one file that stands alone. Ordinals with gaps are counted anew, nothing else changes."""
+    """The resume rollout: one file that stands alone. Ordinals with gaps are counted anew, nothing else changes.
+
+    Only for a thread that has one: all of a thread without a compaction is needed to go on with it.
+    """
     record = _record(manifest, thread)
     renumber = thread.history_mode is HistoryMode.PAGINATED and len(thread.sources) == 1 and not thread.whole
     return (
@@ -62,45 +66,58 @@ def reduced(folder: Path, manifest: Manifest, thread: ThreadRecord) -> tuple[Con
             sha256=None if renumber else record.sha256,
             modified_ns=thread.sources[0].identity.modified_ns,
             write=partial(_write_copy, folder, record, renumber),
-            source=thread.sources[0],
         ),
     )
 
 
-def whole(folder: Path, archives: Path, manifest: Manifest, thread: ThreadRecord) -> tuple[Content, ...]:
+def whole(
+    folder: Path, archives: Path, manifest: Manifest, thread: ThreadRecord, *, instead: str
+) -> tuple[Content, ...]:
     """The whole thread as it was, newest file first, its bases as far as it goes on from them.
 
-    UsageProblem when the checkpoint does not have all of it.
+    Only for a thread of which the checkpoint has everything. `instead` is the call that needs no archive.
     """
     if thread.whole and len(thread.sources) == 1:
         return reduced(folder, manifest, thread)
-    if not thread.has_everything:
-        raise UsageProblem(
-            f"checkpoint {manifest.checkpoint_id} holds only what is needed to go on with this thread",
-            hint="restore that with --resume, or name a checkpoint that has its archive: preflight list",
-        )
-    return tuple(_archived(archives, manifest, thread, source) for source in thread.sources)
+    return tuple(_archived(archives, manifest, thread, source, instead) for source in thread.sources)
 
 
-def _archived(archives: Path, manifest: Manifest, thread: ThreadRecord, source: SourceRecord) -> Content:
+def _archived(archives: Path, manifest: Manifest, thread: ThreadRecord, source: SourceRecord, instead: str) -> Content:
     return Content(
         place=_place(manifest, thread, source),
         file_id=source.file_id,
         length=source.used_bytes,
         sha256=None,
         modified_ns=source.identity.modified_ns,
-        write=partial(_write_archived, archives, source),
-        source=source,
+        write=partial(_write_archived, archives, source, instead),
         tail_sha256=source.tail_sha256,
     )
 
 
-def _write_archived(archives: Path, source: SourceRecord, target: BinaryIO, sink: Sink) -> None:
+def _write_archived(archives: Path, source: SourceRecord, instead: str, target: BinaryIO, sink: Sink) -> None:
     """Frame by frame, each compared with its digest; the archive must still be the one that the manifest names."""
     assert source.archive is not None  # noqa: S101  # `has_everything`
-    archive = archive_of(archives, source.archive.file)
-    archive.require(source.archive)
-    archive.read(source.archive.file, source.archive.generation, source.used_bytes, target, sink)
+    reference = source.archive
+    archive = archive_of(archives, reference.file)
+    try:
+        archive.require(reference)
+        archive.read(reference.file, reference.generation, source.used_bytes, target, sink)
+    except (DamagedFile, UsageProblem) as error:
+        whole = _still_whole(archive, reference, source.used_bytes)
+        message = f"the archive of {source.path.name}: {error.message}; {whole}"
+        raise Unverified(message, path=error.path, hint=instead) from error
+
+
+def _still_whole(archive: Archive, reference: ArchiveReference, needed: int) -> str:
+    """Which bytes of the rollout can be had in spite of the damage: all frames are read, to know it for certain."""
+    try:
+        found = archive.verify(reference.file, reference.generation, deadline=Deadline(None))
+    except (DamagedFile, UsageProblem):
+        return "nothing of this archive can be read"
+    parts = [(start, min(end, needed)) for start, end in found.whole if start < needed]
+    if not parts:
+        return f"none of the {needed:,} bytes is whole"
+    return "whole are bytes " + ", ".join(f"{start:,} to {end:,}" for start, end in parts) + f" of {needed:,}"
 
 
 def _record(manifest: Manifest, thread: ThreadRecord) -> FileRecord:
@@ -124,7 +141,9 @@ def _write_copy(folder: Path, record: FileRecord, renumber: bool, target: Binary
     checked = verify_digest(folder, record)
     if checked.outcome is not Outcome.PASSED:
         raise Unverified(
-            f"the checkpoint is damaged: {checked.detail}", path=folder, hint="name an earlier one: preflight list"
+            f"the checkpoint is damaged: {checked.detail}",
+            path=folder,
+            hint="name another checkpoint; preflight list shows them",
         )
     path = folder / record.path
     with path.open("rb", buffering=0) as source:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from preflight.checkpoint.manifest import Manifest, ThreadRecord
 from preflight.checkpoint.store import Store
 from preflight.checkpoint.verify import Outcome
-from preflight.errors import DamagedFile
+from preflight.errors import DamagedFile, Unsupported
 from preflight.model import CheckpointState, Thread
 
 #: How many checkpoints are looked through, newest first, for threads that the newest one does not hold.
@@ -30,7 +31,7 @@ def checkpoint_lookup(store: Store | None) -> Callable[[Thread], CheckpointState
         while remaining and store is not None:
             try:
                 manifest = store.manifest(remaining.pop(0))
-            except DamagedFile:
+            except (DamagedFile, Unsupported):
                 continue
             manifests.append(manifest)
             record = manifest.thread(thread.thread_id)
@@ -61,12 +62,13 @@ def is_fresh(record: ThreadRecord, thread: Thread) -> bool:
 
 
 def is_untouched(record: ThreadRecord, thread: Thread) -> bool:
-    """Fresh, verified, and every file exactly as it was then, its time of change included."""
-    if not (is_fresh(record, thread) and is_verified(record)):
+    """Fresh, proved, and every file exactly as it was then, its time of change included."""
+    proved = is_verified(record) if record.file is not None else is_read_back(record)
+    if not (is_fresh(record, thread) and proved):
         return False
     pairs = zip(record.sources, thread.lineage, strict=True)
     return all(
-        source.path == segment.file.path
+        os.fspath(source.path) == segment.file.place
         and source.identity == segment.file.identity
         and segment.end_offset in (None, source.used_bytes)
         for source, segment in pairs
@@ -76,11 +78,19 @@ def is_untouched(record: ThreadRecord, thread: Thread) -> bool:
 def is_verified(record: ThreadRecord) -> bool:
     """Read back with the right digest and line by line, and no level failed.
 
-    A compressed rollout is not: its bytes are those that were copied, and nobody has looked inside.
+    A compressed rollout is not: its bytes are those that were copied, and nobody has looked inside. Nor is
+    one that was put together from several files, when nobody has compared it with them.
     """
     outcomes = {level: _outcome(value) for level, value in record.verification.items()}
     read = outcomes.get("digests") == outcomes.get("structure") == Outcome.PASSED
+    if len(record.sources) > 1 and outcomes.get("history") != Outcome.PASSED:
+        return False
     return read and Outcome.FAILED not in outcomes.values()
+
+
+def is_read_back(record: ThreadRecord) -> bool:
+    """Whether what there is of it, its file or its archive, was read back and is what was written."""
+    return _outcome(record.verification.get("digests")) == Outcome.PASSED
 
 
 def _outcome(value: object) -> str | None:

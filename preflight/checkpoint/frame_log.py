@@ -25,7 +25,8 @@ __all__ = ["Frame", "FrameLog", "Published"]
 class Frame:
     """One zstd frame: raw bytes are the rollout's, stored ones the archive's; `source` is the file it was made from.
 
-    `tail_sha256` is the digest of the last MiB of its raw bytes, of all when there are fewer.
+    `tail_sha256` is the digest of the last MiB of its raw bytes, of all when there are fewer; `sampled` how many
+    times a sample of the frames had been compared with the rollout when it was published.
     """
 
     raw_offset: int
@@ -35,6 +36,7 @@ class Frame:
     stored_offset: int
     stored_length: int
     source: FileIdentity
+    sampled: int = 0
 
     @property
     def raw_end(self) -> int:
@@ -60,6 +62,10 @@ class Published:
     @property
     def stored_end(self) -> int:
         return self.frames[-1].stored_end if self.frames else 0
+
+    @property
+    def sampled(self) -> int:
+        return self.frames[-1].sampled if self.frames else 0
 
 
 class FrameLog:

@@ -14,6 +14,7 @@ published frame are on the disk at each moment, in one of the two.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -45,23 +46,16 @@ class Generation:
 
     @classmethod
     def all(cls, folder: Path, name: str) -> list[Generation]:
-        """Those of a rollout that have published something, oldest first."""
+        """Those of a rollout that have published something, oldest first. DamagedFile when that cannot be told."""
         pattern = re.compile(re.escape(name) + r"(?:\.g([1-9]\d*))?\.frames\.jsonl")
-        try:
-            found = [match for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name))]
-        except FileNotFoundError:
-            return []
+        found = [match for name in _names_in(folder) if (match := pattern.fullmatch(name))]
         numbers = sorted(int(match[1] or 1) for match in found)
         return [one for number in numbers if (one := cls(folder, name, number)).log.has_lines()]
 
     @classmethod
     def names(cls, folder: Path) -> list[str]:
-        """The rollouts that a folder has archives of, by name."""
-        try:
-            found = {match[1] for entry in folder.iterdir() if (match := _LOG_NAME.fullmatch(entry.name))}
-        except FileNotFoundError:
-            return []
-        return sorted(found)
+        """The rollouts that a folder has archives of, by name. DamagedFile when it cannot be listed."""
+        return sorted({match[1] for name in _names_in(folder) if (match := _LOG_NAME.fullmatch(name))})
 
     def repair(self) -> Published:
         """Take away what a killed run left, put a published tail into its place, and say what is published.
@@ -93,7 +87,12 @@ class Generation:
             )
 
     def add(
-        self, published: Published, first: int, source: FileIdentity, fill: Callable[[Write, tuple[Frame, ...]], Packed]
+        self,
+        published: Published,
+        first: int,
+        source: FileIdentity,
+        sampled: int,
+        fill: Callable[[Write, tuple[Frame, ...]], Packed],
     ) -> Published:
         """Publish one more frame, in the place of those from index `first` on; needs what `repair` returned.
 
@@ -120,6 +119,7 @@ class Generation:
             stored_offset=stored_offset,
             stored_length=packed.stored_length,
             source=source,
+            sampled=sampled,
         )
         self.log.append(frame)
         if takes_in:
@@ -159,10 +159,8 @@ class Generation:
 
     def _tails(self) -> list[Path]:
         pattern = re.compile(re.escape(self.data.name) + r"\.\d+\.tail")
-        try:
-            return [entry for entry in self.data.parent.iterdir() if pattern.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
+        folder = self.data.parent
+        return [folder / name for name in _names_in(folder) if pattern.fullmatch(name)]
 
     def _put_into_place(self, tail: Path, frame: Frame) -> None:
         size = files.identity(tail).size_bytes
@@ -180,3 +178,12 @@ class Generation:
             return files.identity(self.data).size_bytes
         except FileNotFoundError:
             return 0
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 -- names are all that is asked for
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DamagedFile(f"the folder of the archive cannot be read: {error.strerror}", path=folder) from error

@@ -2,7 +2,8 @@
 
 `journal.jsonl` only grows. The line `pause` of a goal is flushed before the goal is touched, so a run
 that is killed in between leaves a promise that may not have been carried out, never a deed without a
-line. `paused` confirms it, `restored` ends it. Appending needs the run lock, reading does not.
+line. `paused` confirms it, `withheld` says that the thread is harmed and its goal is to stay paused, `restored`
+ends it. Appending needs the run lock, reading does not.
 
 A last line without its newline was never finished, so nobody acted on it: readers pass it over and
 the next append cuts it off. A line in the middle that cannot be read is counted and not believed.
@@ -92,10 +93,12 @@ class PauseEntry:
     """A pause that has not been ended; `paused_updated_at_ms` is the row's `updated_at_ms` that our pause left.
 
     None: the run ended between the promise and its confirmation, and the goal may be paused or not.
+    `withheld_by` is the checkpoint by which `finish` has found the thread harmed.
     """
 
     intent: PauseIntent
     paused_updated_at_ms: int | None
+    withheld_by: str | None = None
 
 
 class _Paused(msgspec.Struct):
@@ -105,10 +108,18 @@ class _Paused(msgspec.Struct):
     paused_updated_at_ms: int
 
 
+class _Withheld(msgspec.Struct):
+    run_id: str
+    thread_id: str
+    goal_id: str
+    checkpoint_id: str
+
+
 class _Restored(msgspec.Struct):
     run_id: str
     thread_id: str
     goal_id: str
+    outcome: str | None = None
 
 
 class _Event(msgspec.Struct):
@@ -117,8 +128,13 @@ class _Event(msgspec.Struct):
     event: str
 
 
-_Line = PauseIntent | _Paused | _Restored | _Event
-_KINDS: Mapping[str, type[_Line]] = {"pause": PauseIntent, "paused": _Paused, "restored": _Restored}
+_Line = PauseIntent | _Paused | _Withheld | _Restored | _Event
+_KINDS: Mapping[str, type[_Line]] = {
+    "pause": PauseIntent,
+    "paused": _Paused,
+    "withheld": _Withheld,
+    "restored": _Restored,
+}
 
 
 class Journal:
@@ -135,6 +151,10 @@ class Journal:
         """Say that the goal is paused by us, with the `updated_at_ms` that its row has since."""
         self._append("paused", {**_names(intent), "paused_updated_at_ms": paused_updated_at_ms, "at": _now()})
 
+    def record_withheld(self, intent: PauseIntent, checkpoint_id: str) -> None:
+        """Say that the goal stays paused, because its thread has lost something that the checkpoint has."""
+        self._append("withheld", {**_names(intent), "checkpoint_id": checkpoint_id, "at": _now()})
+
     def record_restored(self, intent: PauseIntent, outcome: str) -> None:
         """End a pause: put back, or left as it is for the reason `outcome`, one word."""
         self._append("restored", {**_names(intent), "outcome": outcome, "at": _now()})
@@ -144,7 +164,15 @@ class Journal:
 
         A goal that was paused twice was active in between, so the earlier pause had been undone by somebody.
         """
+        return self._told()[0]
+
+    def put_back(self) -> list[PauseEntry]:
+        """The pauses that were undone by making the goal active again, oldest first."""
+        return self._told()[1]
+
+    def _told(self) -> tuple[list[PauseEntry], list[PauseEntry]]:
         open_entries: dict[tuple[str, str], PauseEntry] = {}
+        undone: list[PauseEntry] = []
         for line in self._lines():
             if line is None or isinstance(line, _Event):
                 continue
@@ -158,9 +186,13 @@ class Journal:
                 continue
             if isinstance(line, _Paused):
                 open_entries[goal] = replace(entry, paused_updated_at_ms=line.paused_updated_at_ms)
+            elif isinstance(line, _Withheld):
+                open_entries[goal] = replace(entry, withheld_by=line.checkpoint_id)
             else:
                 del open_entries[goal]
-        return list(open_entries.values())
+                if line.outcome == "restored":
+                    undone.append(entry)
+        return list(open_entries.values()), undone
 
     def damaged_lines(self) -> int:
         """How many finished lines cannot be read; a goal among them stays as it is until somebody looks."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 from preflight import __version__
 from preflight.checkpoint import jsonline
 from preflight.checkpoint import manifest as manifests
-from preflight.checkpoint.capture import Capture, CapturedThread, Earlier, capture
-from preflight.checkpoint.manifest import HomeRecord, InventoryItem, Manifest, RuntimeRecord, ThreadRecord
+from preflight.checkpoint.capture import Capture, Earlier, capture, not_in_time
+from preflight.checkpoint.manifest import FileRecord, HomeRecord, InventoryItem, Manifest, RuntimeRecord, ThreadRecord
 from preflight.checkpoint.store import Store
 from preflight.checkpoint.trial import Trial, TrialOutcome, remove_left_behind, trial_resume
 from preflight.checkpoint.verify import Level, LevelResult, Outcome, remarks, verify_database, verify_thread
+from preflight.codex.history import Seen
 from preflight.codex.home import durable_databases
 from preflight.codex.runtime import CodexBinary
-from preflight.errors import NoSpace, PreflightError
-from preflight.model import CheckpointRef, Finding, Goal, Home, RolloutFile, Runtime, Severity, Thread
+from preflight.errors import NoSpace, PreflightError, TimeLimitReached
+from preflight.model import CheckpointRef, Finding, Goal, Home, RolloutFile, Runtime, Severity, Tail, Thread
 from preflight.system import files
 from preflight.system.deadline import Deadline
+from preflight.system.pace import Pace
 
 if TYPE_CHECKING:  # it takes 40 ms to import what it needs
     from preflight.checkpoint.archiving import Archiving
@@ -39,7 +41,10 @@ class Making:
     its resume rollouts are taken over. `moved` is told how many bytes of how many are copied. A trial is
     made of every thread, or of those in `on_trial`. `archiving` None leaves the archive alone.
     With `in_parts` a checkpoint of the threads for which there was time is better than none: half of the
-    time is for copying, so that what was copied is also proved.
+    time is for copying, so that what was copied is also proved. `max_rate` is how many bytes are read in a
+    second at the most, while copying and while reading back. A thread of which nothing can be left out is
+    left to the archive if it has `whole_below` bytes or more; then `archiving` must be there. `tails` are what
+    an earlier look has read of the threads' ends.
     """
 
     home: Home
@@ -60,6 +65,9 @@ class Making:
     on_trial: Collection[str] | None = None
     archiving: Archiving | None = None
     in_parts: bool = False
+    max_rate: int | None = None
+    whole_below: int | None = None
+    tails: Mapping[str, Tail] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +95,38 @@ def make_checkpoint(store: Store, how: Making) -> Made:
         folder,
         database_files=durable_databases(how.home),
         keep_free_bytes=how.keep_free_bytes,
-        deadline=how.deadline.sub(how.deadline.remaining() / 2) if how.in_parts else how.deadline,
+        deadline=how.deadline,
         progress=how.progress,
         moved=how.moved,
         earlier=how.earlier,
         in_parts=how.in_parts,
+        tails=how.tails,
+        max_rate=how.max_rate,
+        whole_below=how.whole_below,
     )
     findings = list(captured.failures)
-    findings += _databases(folder, captured)
+    seen = Pace(how.max_rate, how.deadline).during("verifying the checkpoint")
+    findings += _databases(folder, captured, seen)
     not_checked: list[str] = []
     if how.binary is None and captured.threads:
         not_checked.append("trial resume: no Codex binary was found; name one with --runtime")
     records = []
+    late: set[str] = set()
     for thread in captured.threads:
-        how.deadline.check("verifying the checkpoint")
-        results = _verify(thread, folder, store, how, not_checked)
+        if thread.file is None or thread.path is None:
+            records.append(thread.record)
+            continue
+        try:
+            seen(0)
+            results = _verify(thread.record, thread.file, folder, store, how, seen, not_checked)
+        except TimeLimitReached:
+            if not how.in_parts:
+                raise
+            # A copy that nobody has read back is none: it goes, and the next checkpoint makes it anew.
+            findings.append(not_in_time(thread.record.thread_id, thread.record.size_bytes))
+            files.remove(thread.path)
+            late.add(thread.file.path)
+            continue
         findings += remarks(thread.record, results)
         records.append(replace(thread.record, verification={r.level.value: r.as_json() for r in results}))
     if how.archiving is not None:
@@ -111,17 +136,18 @@ def make_checkpoint(store: Store, how: Making) -> Made:
         records = list(archived.records)
         findings += archived.findings
         not_checked += archived.not_done
+        records = _read_archived(records, how, how.archiving.folder, seen, findings)
     manifest = Manifest(
         checkpoint_id=checkpoint_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         home=HomeRecord(path=how.home.path, sqlite_home=how.home.sqlite_home, home_id=how.home.home_id),
         target_version=how.target_version,
         runtimes=tuple(RuntimeRecord(pid=r.pid, version=r.version, role=r.role) for r in how.runtimes),
-        files=captured.files,
+        files=tuple(file for file in captured.files if file.path not in late),
         databases=captured.databases,
         threads=tuple(records),
         goals=tuple(how.goals),
-        inventory=tuple(_item(file, how.home.path) for file in how.inventory),
+        inventory=_inventory(how.inventory, how.home.path),
         version=__version__,
         made_by=how.made_by,
         reason=how.reason,
@@ -136,7 +162,7 @@ def make_checkpoint(store: Store, how: Making) -> Made:
     )
 
 
-def _databases(folder: Path, captured: Capture) -> list[Finding]:
+def _databases(folder: Path, captured: Capture, seen: Seen) -> list[Finding]:
     return [
         Finding(
             finding_id="checkpoint-unverified",
@@ -146,26 +172,48 @@ def _databases(folder: Path, captured: Capture) -> list[Finding]:
             path=folder / record.path,
         )
         for record in captured.files
-        if record.role == "database" and (result := verify_database(folder, record)).outcome is Outcome.FAILED
+        if record.role == "database" and (result := verify_database(folder, record, seen)).outcome is Outcome.FAILED
     ]
 
 
+def _read_archived(
+    records: Sequence[ThreadRecord], how: Making, archives: Path, seen: Seen, findings: list[Finding]
+) -> list[ThreadRecord]:
+    """Prove the threads that are in the archive alone; one of which nothing could be archived is in no checkpoint."""
+    from preflight.checkpoint.archiving import read_archived
+
+    proved = []
+    for record in records:
+        if record.file is not None:
+            proved.append(record)
+        elif any(source.archive is not None for source in record.sources):
+            before = how.earlier.manifest.thread(record.thread_id) if how.earlier is not None else None
+            how.progress(f"reading back the archive of thread {record.thread_id}")
+            try:
+                result = read_archived(archives, record, before, seen)
+            except TimeLimitReached:
+                result = LevelResult(Level.DIGESTS, Outcome.NOT_CHECKED, "the time limit came before it was read back")
+            findings += remarks(record, (result,))
+            proved.append(replace(record, verification={result.level.value: result.as_json()}))
+    return proved
+
+
 def _verify(
-    thread: CapturedThread, folder: Path, store: Store, how: Making, not_checked: list[str]
+    record: ThreadRecord, file: FileRecord, folder: Path, store: Store, how: Making, seen: Seen, not_checked: list[str]
 ) -> tuple[LevelResult, ...]:
-    how.progress(f"verifying thread {thread.record.thread_id}")
-    results = verify_thread(folder, thread.record, thread.file)
+    how.progress(f"verifying thread {record.thread_id}")
+    results = verify_thread(folder, record, file, seen)
     if any(result.outcome is Outcome.FAILED for result in results):
         trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "an earlier level failed")
     elif how.binary is None:
         trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "no Codex binary was found")
-    elif how.on_trial is not None and thread.record.thread_id not in how.on_trial:
+    elif how.on_trial is not None and record.thread_id not in how.on_trial:
         trial = LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "the thread is small and has no goal")
     else:
         trial = trial_level(
-            how.binary, store.folder, folder, thread.record, results, how.deadline, keep_free_bytes=how.keep_free_bytes
+            how.binary, store.folder, folder, record, results, how.deadline, keep_free_bytes=how.keep_free_bytes
         )
-        not_checked += trial_gaps(thread.record.thread_id, trial)
+        not_checked += trial_gaps(record.thread_id, trial)
     return (*results, trial)
 
 
@@ -192,6 +240,8 @@ def trial_level(
     keep_free_bytes: int,
 ) -> LevelResult:
     """The fourth level: the Codex binary itself resumes a copy of the resume rollout in a scratch home."""
+    if record.file is None:
+        return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "the thread is in the archive alone")
     if record.file.endswith(".zst"):
         return LevelResult(Level.TRIAL, Outcome.NOT_CHECKED, "the rollout is compressed")
     if deadline.remaining() < _TRIAL_SECONDS:
@@ -235,15 +285,18 @@ def _facts(trial: Trial) -> dict[str, object]:
     }
 
 
-def _item(file: RolloutFile, home: Path) -> InventoryItem:
+def _inventory(rollouts: Collection[RolloutFile], home: Path) -> tuple[InventoryItem, ...]:
     """By text: a home may have many thousands of them. A file outside of the home keeps its whole path."""
-    place = os.fspath(file.path).removeprefix(os.path.join(home, "")).replace(os.sep, "/")  # noqa: PTH118
-    return InventoryItem(
-        thread_id=file.thread_id,
-        path=jsonline.written_path(place),
-        size_bytes=file.size_bytes,
-        archived=file.archived,
-        identity=file.identity,
+    beginning = os.path.join(home, "")  # noqa: PTH118
+    return tuple(
+        InventoryItem(
+            thread_id=file.thread_id,
+            path=jsonline.written_path(file.place.removeprefix(beginning).replace(os.sep, "/")),
+            size_bytes=file.size_bytes,
+            archived=file.archived,
+            identity=file.identity,
+        )
+        for file in rollouts
     )
 
 

@@ -1,5 +1,8 @@
 """A checkpoint exists when its manifest does: the list of its files, published last and never changed.
 
+Its own digest stands in `manifest.sha256` beside it, for `sha256sum -c`, and is compared whenever the manifest
+is read; checkpoints of the first version have none.
+
 Written strictly: what would not read back as the same value is not written. Read leniently: unknown
 keys are passed over; what must be there and is not makes a DamagedFile, a newer schema Unsupported.
 Paths inside the checkpoint are relative, with `/`, and cannot lead out of it. The JSON has the shape
@@ -32,6 +35,7 @@ from preflight.model import (
 from preflight.system import files
 
 __all__ = [
+    "DIGEST_NAME",
     "MANIFEST_NAME",
     "DatabaseRecord",
     "FileRecord",
@@ -42,15 +46,18 @@ __all__ = [
     "SourceRecord",
     "ThreadRecord",
     "from_json",
+    "has_digest",
     "load",
     "publish",
     "to_json",
 ]
 
 MANIFEST_NAME = "manifest.json"
+DIGEST_NAME = "manifest.sha256"
 
 _SCHEMA = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST_LINE = re.compile(rb"([0-9a-f]{64})  " + re.escape(MANIFEST_NAME.encode()) + rb"\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +127,14 @@ class SourceRecord:
 class ThreadRecord:
     """A thread in the checkpoint; `file` is its resume rollout, `whole` says that nothing was left out of it.
 
+    `file` is None of a thread that is in the archive alone: one without a compaction, of which a resume
+    rollout would be all of it, another time each night.
     `history` is the original's, by digests; None when there was no boundary to reckon it from.
     `verification` holds JSON values by level: `digests`, `structure`, `history`, `trial`.
     """
 
     thread_id: str
-    file: str
+    file: str | None
     whole: bool
     boundary: Boundary | None
     sources: tuple[SourceRecord, ...]
@@ -145,10 +154,10 @@ class ThreadRecord:
         return alone or all(source.is_archived for source in self.sources)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InventoryItem:
+class InventoryItem(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout that the home had, copied or not; `path` is relative to the home, with `/`.
 
+    Of these there are thousands, and making a dataclass takes eight times as long.
     `identity` tells whether it is still that file and has not changed; None in manifests that do not say.
     """
 
@@ -215,25 +224,44 @@ def publish(folder: Path, manifest: Manifest) -> CheckpointRef:
         if found != record.length:
             raise Unverified(f"{record.length} bytes were written, the file has {found}", path=file)
     data = to_json(manifest)
-    path = folder / MANIFEST_NAME
-    files.publish(path, data, replace=False)
-    files.drop_write_permission(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    # The manifest comes last: a digest without one belongs to a checkpoint that was never finished.
+    for name, content in ((DIGEST_NAME, f"{sha256}  {MANIFEST_NAME}\n".encode()), (MANIFEST_NAME, data)):
+        files.publish(folder / name, content, replace=False)
+        files.drop_write_permission(folder / name)
     files.sync_folder(folder.parent)
-    return CheckpointRef(
-        checkpoint_id=manifest.checkpoint_id, path=folder, manifest_sha256=hashlib.sha256(data).hexdigest()
-    )
+    return CheckpointRef(checkpoint_id=manifest.checkpoint_id, path=folder, manifest_sha256=sha256)
+
+
+def has_digest(folder: Path) -> bool:
+    """Whether a change of the manifest would be noticed; not so in checkpoints of the first version."""
+    return (folder / DIGEST_NAME).exists()
 
 
 def load(path: Path) -> Manifest:
-    """Read a manifest file; DamagedFile when it cannot be read, or is not one of the folder that it lies in."""
+    """Read a manifest file; DamagedFile when it cannot be read, is not what was written, or belongs elsewhere."""
     try:
         data = path.read_bytes()
+        told = _told_digest(path.with_name(DIGEST_NAME))
     except OSError as error:
         raise DamagedFile(f"the manifest cannot be read: {error.strerror}", path=path) from error
+    if told is not None and told != hashlib.sha256(data).hexdigest():
+        raise DamagedFile("the manifest is not what was written", path=path)
     manifest = from_json(data, path)
     if manifest.checkpoint_id != path.parent.name:
         raise DamagedFile("the manifest is of another checkpoint", path=path)
     return manifest
+
+
+def _told_digest(path: Path) -> str | None:
+    try:
+        line = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    match = _DIGEST_LINE.fullmatch(line)
+    if match is None:
+        raise DamagedFile("the digest of the manifest is not what was written", path=path)
+    return match[1].decode()
 
 
 def to_json(manifest: Manifest) -> bytes:
@@ -278,7 +306,8 @@ def _require_consistent(manifest: Manifest) -> None:
         if record.length < 0 or not _SHA256.fullmatch(record.sha256):
             raise ValueError(f"length or digest of {record.path}")
         named.add(record.path)
-    referred = [thread.file for thread in manifest.threads] + [one.path for one in manifest.databases]
+    referred = [thread.file for thread in manifest.threads if thread.file is not None]
+    referred += [one.path for one in manifest.databases]
     for name in referred:
         if name not in named:
             raise ValueError(f"a file is not listed: {name}")

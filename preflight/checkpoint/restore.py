@@ -4,8 +4,12 @@ Every step up to `swap` can be called off and leaves no trace; from the first fi
 a restore is completed, by the next call if need be. `RestoreRecord` says at any time which of the two
 it is. What a runtime may do meanwhile is the caller's to prevent: nothing here asks who has a thread open.
 
-    staging    beside each place: `<rollout>.restore-<id>`; no Codex lists such a name
-    swapping   the file at the place becomes `<rollout>.kept-<id>`, the staged one takes its name
+    staging      beside each place: `<rollout>.restore-<id>`; no Codex lists such a name
+    swapping     the file at the place becomes `<rollout>.kept-<id>`, the staged one takes its name
+    giving back  the same the other way round
+
+Of the user's own files none is ever removed here: they only change names, and a file under a name of its own
+is what an undo moves as well.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,23 +28,26 @@ from preflight.codex.rollout import parse_name
 from preflight.errors import NoSpace, Unsupported, Unverified
 from preflight.model import RolloutFile
 from preflight.system import files, swapping
-from preflight.system.deadline import Deadline
 
 __all__ = [
+    "Watch",
+    "bare_name",
     "begun",
     "build",
     "call_off",
-    "inverse",
+    "give_back",
+    "kept_name",
     "placed",
     "require_space",
     "set_aside",
     "stage",
     "swap",
     "tail_start",
-    "unswap",
 ]
 
-_COMPRESSED = ".zst"
+#: Told how many bytes of how many are written; raises to end the work.
+Watch = Callable[[int, int], None]
+
 _TAIL = 64 << 10  # as `checkpoint.capture` takes it
 
 
@@ -49,34 +56,53 @@ def tail_start(length: int) -> int:
     return max(0, length - _TAIL)
 
 
+def bare_name(name: str) -> str:
+    """The name of a rollout whether or not Codex has compressed it meanwhile (0.144 and later)."""
+    return name.removesuffix(".zst")
+
+
 def placed(content: Content, home: Path, current: Sequence[RolloutFile], restore_id: str) -> PlacedFile:
     """Where the file goes: to where the thread's file of this name lies now, else to where it lay.
 
     Raises Unsupported when something else than a file of this thread is in the way.
     """
-    bare = content.name.removesuffix(_COMPRESSED)
-    there = next((file.path for file in current if file.path.name.removesuffix(_COMPRESSED) == bare), None)
+    bare = bare_name(content.name)
+    there = next((file.path for file in current if bare_name(file.path.name) == bare), None)
     place = (there.parent if there is not None else home.joinpath(*content.place.parent.parts)) / content.name
-    kept = None
-    if os.path.lexists(place):
-        if place not in [file.path for file in current] or not stat.S_ISREG(place.lstat().st_mode):
-            raise Unsupported(
-                "something that is not a file of this thread is where its rollout belongs",
-                path=place,
-                hint="move it out of the way, then try again",
-            )
-        kept = _unlisted(place, "kept", restore_id)
     return PlacedFile(
         place=place,
         staged=_unlisted(place, "restore", restore_id),
-        kept=kept,
+        kept=kept_name(place, current, restore_id),
         file_id=content.file_id,
         length=content.length,
     )
 
 
+def kept_name(place: Path, current: Sequence[RolloutFile], restore_id: str) -> Path | None:
+    """The name under which the file at the place is going to be kept; None when nothing is there.
+
+    Raises Unsupported when something else than a file of this thread is in the way.
+    """
+    if not os.path.lexists(place):
+        return None
+    kind = place.lstat().st_mode
+    if stat.S_ISLNK(kind):
+        raise Unsupported(
+            "where the rollout belongs is a symbolic link, which would have to be replaced",
+            path=place,
+            hint="put the file itself there in its place, or restore to a new folder with --to",
+        )
+    if not stat.S_ISREG(kind) or os.path.realpath(place) not in [os.path.realpath(file.path) for file in current]:
+        raise Unsupported(
+            "something that is not a file of this thread is where its rollout belongs",
+            path=place,
+            hint="move it out of the way, or restore to a new folder with --to",
+        )
+    return _unlisted(place, "kept", restore_id)
+
+
 def set_aside(file: RolloutFile, restore_id: str) -> AsideFile:
-    """A file of the thread that came after the checkpoint: it goes out of Codex's sight."""
+    """A file of the thread that is none of what is put back: it goes out of Codex's sight."""
     return AsideFile(place=file.path, kept=_unlisted(file.path, "kept", restore_id), file_id=file.file_id)
 
 
@@ -88,62 +114,70 @@ def _unlisted(place: Path, what: str, restore_id: str) -> Path:
     return path
 
 
-def require_space(folder: Path, contents: Sequence[Content]) -> None:
-    """Raise NoSpace unless everything that is going to be written fits beside what is there now."""
+def require_space(folders: Iterable[Path], contents: Sequence[Content]) -> None:
+    """Raise NoSpace unless everything that is going to be written fits beside what is there now.
+
+    The folders may lie on several disks, behind links: then each of them must have room for all of it.
+    """
     needed = sum(content.length for content in contents)
-    free = files.free_bytes(folder)
-    if free < needed:
-        raise NoSpace(
-            f"the thread needs {needed:,} bytes, but only {free:,} are free",
-            path=folder,
-            hint="make room there, or restore to another disk with --to",
-            needed_bytes=needed,
-        )
+    for folder in dict.fromkeys(folders):
+        free = files.free_bytes(folder)
+        if free < needed:
+            raise NoSpace(
+                f"the thread needs {needed:,} bytes, but only {free:,} are free",
+                path=folder,
+                hint="make room there, or restore to another disk with --to",
+                needed_bytes=needed,
+            )
 
 
-def stage(
-    record: RestoreRecord, contents: Sequence[Content], deadline: Deadline, progress: Callable[[str], None]
-) -> RestoreRecord:
+def stage(record: RestoreRecord, contents: Sequence[Content], watch: Watch) -> RestoreRecord:
     """Write every file beside its place and read it back; the record then has lengths and digests.
 
-    Raises NoSpace, Unverified, DamagedFile, TimeLimitReached; what was written until then is there, and is
-    taken away by `call_off`.
+    Raises NoSpace, Unverified, DamagedFile, and what `watch` raises; what was written until then is there,
+    and is taken away by `call_off`.
     """
-    done = []
-    for file, content in zip(record.files, contents, strict=True):
-        deadline.check("writing the rollout")
-        progress(f"writing {content.length:,} bytes of thread {record.thread_id}")
-        files.private_folder(file.place.parent)
-        done.append(_written(file, file.staged, content))
-    return replace(record, files=tuple(done), phase=Phase.SWAPPING)
+    return _all_written(record, contents, watch, lambda file: file.staged)
 
 
-def build(
-    record: RestoreRecord, contents: Sequence[Content], deadline: Deadline, progress: Callable[[str], None]
-) -> RestoreRecord:
+def build(record: RestoreRecord, contents: Sequence[Content], watch: Watch) -> RestoreRecord:
     """Write every file to its place below `record.building`, a folder that nobody knows yet, and read it back."""
-    assert record.building is not None  # noqa: S101
-    assert record.new_home is not None  # noqa: S101
-    done = []
+    building, new_home = record.building, record.new_home
+    assert building is not None  # noqa: S101
+    assert new_home is not None  # noqa: S101
+    return _all_written(record, contents, watch, lambda file: building / file.place.relative_to(new_home))
+
+
+def _all_written(
+    record: RestoreRecord, contents: Sequence[Content], watch: Watch, target_of: Callable[[PlacedFile], Path]
+) -> RestoreRecord:
+    total, done = sum(content.length for content in contents), 0
+    written = []
     for file, content in zip(record.files, contents, strict=True):
-        deadline.check("writing the rollout")
-        progress(f"writing {content.length:,} bytes of thread {record.thread_id}")
-        target = record.building / file.place.relative_to(record.new_home)
+
+        def seen(length: int, before: int = done) -> None:
+            watch(before + length, total)
+
+        target = target_of(file)
         files.private_folder(target.parent)
-        done.append(_written(file, target, content))
-    return replace(record, files=tuple(done), phase=Phase.SWAPPING)
+        written.append(_written(file, target, content, seen))
+        done += content.length
+    return replace(record, files=tuple(written), phase=Phase.SWAPPING)
 
 
-def _written(file: PlacedFile, target: Path, content: Content) -> PlacedFile:
+def _written(file: PlacedFile, target: Path, content: Content, seen: Callable[[int], None]) -> PlacedFile:
     digest = hashlib.sha256()
     length = 0
+    seen(0)
 
     def sink(block: bytes | bytearray | memoryview) -> None:
         nonlocal length
         digest.update(block)
         length += len(block)
+        seen(length)
 
-    with files.publishing(target, replace=False, needed_bytes=content.length) as out:
+    # Nobody else has the name, so nothing is replaced; to ask for that would need hard links.
+    with files.publishing(target, needed_bytes=content.length) as out:
         content.write(out, sink)
     _look_like_the_original(file, target, content)
     found = digest.hexdigest()
@@ -173,9 +207,12 @@ def begun(record: RestoreRecord) -> bool:
 
 
 def _is_ours(file: PlacedFile) -> bool:
-    """Whether the file at the place is the one that was staged; it may have grown since."""
+    """Whether the file at the place is the one that was staged; it may have grown since.
+
+    By its number alone: that of the disk may be another one after a power cut (LVM, btrfs, network drives).
+    """
     try:
-        return file.identity is not None and files.identity(file.place).same_file(file.identity)
+        return file.identity is not None and files.identity(file.place).inode == file.identity.inode
     except OSError:
         return False
 
@@ -188,19 +225,22 @@ def swap(record: RestoreRecord) -> None:
         swapping.set_aside(aside.place, aside.kept)
 
 
-def unswap(record: RestoreRecord) -> None:
-    """Let every file that was kept have its place again, and remove what was written."""
-    for file in record.files:
-        if file.kept is not None:
-            swapping.swapped_back(file.place, file.kept)
-        else:
-            files.remove(file.place)
+def give_back(record: RestoreRecord) -> None:
+    """Undo `swap`: every file has the name again that it had before; may be done again after a kill."""
     for aside in record.aside:
         swapping.put_in_place(aside.kept, aside.place, None)
+    for file in record.files:
+        if file.kept is not None:
+            swapping.put_in_place(file.kept, file.place, file.staged)
+        elif not os.path.lexists(file.staged):
+            swapping.set_aside(file.place, file.staged)
 
 
 def call_off(record: RestoreRecord) -> None:
-    """Leave no trace of a restore that has not given any file its name; may be done again after a kill."""
+    """Leave no trace of a restore that has not given any file its name; may be done again after a kill.
+
+    What an undo was going to put back is not ours to remove: it has its name as before.
+    """
     if record.building is not None:
         with files.our_file(record.building):
             if record.building.is_dir():
@@ -210,48 +250,3 @@ def call_off(record: RestoreRecord) -> None:
         swapping.called_off(file.staged, file.place, file.kept, remove=record.undoes is None)
         for torn in file.staged.parent.glob(f".{file.staged.name}.*{files.TEMPORARY_SUFFIX}"):
             files.remove(torn)
-
-
-def inverse(record: RestoreRecord, restore_id: str, at_ms: int) -> RestoreRecord:
-    """The restore that undoes this one: what it kept gets its name again, what it wrote is kept in its turn."""
-    back = [
-        PlacedFile(
-            place=file.place,
-            staged=file.kept,
-            kept=_unlisted(file.place, "kept", restore_id) if os.path.lexists(file.place) else None,
-            file_id=file.file_id,
-            length=file.kept.stat().st_size,
-            identity=files.identity(file.kept),
-        )
-        for file in record.files
-        if file.kept is not None and os.path.lexists(file.kept)
-    ]
-    back += [
-        PlacedFile(
-            place=a.place,
-            staged=a.kept,
-            kept=None,
-            file_id=a.file_id,
-            length=a.kept.stat().st_size,
-            identity=files.identity(a.kept),
-        )
-        for a in record.aside
-        if os.path.lexists(a.kept)
-    ]
-    away = [
-        AsideFile(place=file.place, kept=_unlisted(file.place, "kept", restore_id), file_id=file.file_id)
-        for file in record.files
-        if file.kept is None and os.path.lexists(file.place)
-    ]
-    return replace(
-        record,
-        restore_id=restore_id,
-        phase=Phase.SWAPPING,
-        what="undo",
-        at_ms=at_ms,
-        files=tuple(back),
-        aside=tuple(away),
-        row_before=record.row_after,
-        row_after=record.row_before,
-        undoes=record.restore_id,
-    )

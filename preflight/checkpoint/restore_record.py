@@ -7,27 +7,36 @@ thread is in it. Writing needs the run lock.
 
 from __future__ import annotations
 
+import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from preflight.checkpoint import jsonline
-from preflight.errors import DamagedFile
-from preflight.model import FileIdentity, ThreadRow
+from preflight.errors import DamagedFile, Unsupported
+from preflight.model import FileIdentity, Finding, Severity, ThreadRow
 from preflight.system import files
 
-__all__ = ["AsideFile", "Phase", "PlacedFile", "RestoreRecord", "Restores"]
+__all__ = ["AsideFile", "Phase", "PlacedFile", "RestoreRecord", "Restores", "interrupted"]
 
+_SCHEMA = 1
 _STAMP = "%Y%m%dT%H%M%SZ"
+_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
+_LOST = "look beside the rollouts for files named .kept- and .restore-, then move the record out of the store"
 
 
 class Phase(StrEnum):
-    """`staging`: nothing of Codex's has been touched. `swapping`: every new file lies whole beside its place."""
+    """How far a restore has come.
+
+    `staging`: nothing of Codex's has been touched. `swapping`: every new file lies whole beside its place.
+    `giving-back`: a runtime had opened an older file in the last moment, and every file gets its place again.
+    """
 
     STAGING = "staging"
     SWAPPING = "swapping"
+    GIVING_BACK = "giving-back"
     DONE = "done"
     UNDONE = "undone"
     CANCELLED = "cancelled"
@@ -64,8 +73,9 @@ class RestoreRecord:
     """One restore. `what` is `full`, `resume` or `undo`; `undoes` the id of the restore that is undone.
 
     `new_home` is the folder of a restore to a new place, `building` its name until it is complete.
-    `row_before` and `row_after` are the thread's row without its texts; `at_ms` is the time that a goal
-    written by this restore has, by which it is known again.
+    `row_before` and `row_after` are the thread's row without its texts. `at_ms` is the time that a goal
+    written by this restore has, or by the one that is undone: by it that goal is known again. `stayed` are the
+    names, without `.zst`, of the files that the thread had besides and that were left alone.
     """
 
     restore_id: str
@@ -77,6 +87,7 @@ class RestoreRecord:
     at_ms: int
     files: tuple[PlacedFile, ...]
     aside: tuple[AsideFile, ...] = ()
+    stayed: tuple[str, ...] = ()
     archived: bool = False
     history_mode: str | None = None
     row_before: ThreadRow | None = None
@@ -85,17 +96,44 @@ class RestoreRecord:
     new_home: Path | None = None
     building: Path | None = None
     undoes: str | None = None
-    schema: int = 1
+    schema: int = _SCHEMA
 
     @property
     def head(self) -> PlacedFile | None:
         return self.files[0] if self.files else None
 
     @property
+    def moving(self) -> tuple[PlacedFile | AsideFile, ...]:
+        """Every file that changes its name, the newest first."""
+        return (*self.files, *self.aside)
+
+    @property
+    def kept(self) -> tuple[Path, ...]:
+        """Where the older files are kept, the newest first."""
+        return tuple(file.kept for file in self.moving if file.kept is not None)
+
+    @property
     def file_ids(self) -> tuple[str, ...]:
         """The ids under which Codex may remember something of the files that change."""
-        placed, aside = [file.file_id for file in self.files], [file.file_id for file in self.aside]
-        return tuple(dict.fromkeys([self.thread_id, *placed, *aside]))
+        return tuple(dict.fromkeys([self.thread_id, *(file.file_id for file in self.moving)]))
+
+
+def interrupted(folder: Path) -> tuple[Finding, ...]:
+    """A finding when a restore of the home that these records are of has not come to its end, or may not have."""
+    try:
+        unfinished = Restores(folder).unfinished()
+    except (DamagedFile, Unsupported) as error:
+        return (_finding(f"whether a restore was interrupted cannot be told: {error.message}", error.path, error.hint),)
+    return tuple(
+        replace(
+            _finding("a restore of this thread was interrupted", folder, "preflight restore"), thread_id=one.thread_id
+        )
+        for one in unfinished
+    )
+
+
+def _finding(cause: str, path: Path | None, remedy: str | None) -> Finding:
+    return Finding(finding_id="restore-interrupted", severity=Severity.WARN, cause=cause, path=path, remedy=remedy)
 
 
 class Restores:
@@ -119,21 +157,31 @@ class Restores:
         return record
 
     def all(self) -> list[RestoreRecord]:
-        """Every restore, oldest first. Raises DamagedFile: what a damaged record did cannot be told."""
-        return [self._read(self._folder / f"{name}.json") for name in self._names()]
+        """Every restore, oldest first. Raises DamagedFile, Unsupported: what such a record did cannot be told."""
+        return [self.read(name) for name in self._names()]
 
     def unfinished(self) -> list[RestoreRecord]:
         """The restores that a kill has ended between two phases."""
-        return [record for record in self.all() if record.phase in (Phase.STAGING, Phase.SWAPPING)]
+        begun = (Phase.STAGING, Phase.SWAPPING, Phase.GIVING_BACK)
+        return [record for record in self.all() if record.phase in begun]
 
     def _names(self) -> list[str]:
         try:
-            return sorted(path.stem for path in self._folder.glob("[0-9]*.json"))
+            return sorted(path.stem for path in self._folder.iterdir() if _FILE.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise DamagedFile(f"the restores cannot be read: {error.strerror}", path=self._folder) from error
 
-    def _read(self, path: Path) -> RestoreRecord:
+    def read(self, restore_id: str) -> RestoreRecord:
+        """One restore as it is by now. Raises what `all` raises."""
+        path = self._folder / f"{restore_id}.json"
         try:
-            return jsonline.decode(path.read_bytes(), RestoreRecord, path)
+            record = jsonline.decode(path.read_bytes(), RestoreRecord, path)
         except OSError as error:
             raise DamagedFile(f"the record of a restore cannot be read: {error.strerror}", path=path) from error
+        except DamagedFile as error:
+            raise DamagedFile("the record of a restore is damaged", path=path, hint=_LOST) from error
+        if record.schema > _SCHEMA:
+            raise Unsupported("a newer preflight was restoring here", path=path, hint="upgrade codex-preflight")
+        return record

@@ -2,28 +2,30 @@
 
 Only while nobody has the thread open, and with Codex's writer lock of the thread held where there are
 such locks (0.147 and later). Against a runtime without them that opens the thread at the same moment: we
-look again once the files have changed places; if it has opened the older file, that one gets its place
-back and the restore is called off. Either way no turn of its goes to a file without a name.
+look again once the files have changed places; if it has opened an older file, be it to read it first, every
+file gets its place back and the restore is called off. Either way no turn of its goes to a file without a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from preflight.checkpoint import restore
 from preflight.checkpoint.restore_record import Phase, RestoreRecord, Restores
 from preflight.checkpoint.restore_source import RestoreSource
 from preflight.codex import goals, projection, thread_rows, writers
+from preflight.codex.paths import is_same
 from preflight.codex.thread_rows import RowOutcome, RowWanted
 from preflight.codex.threads import find_threads
-from preflight.errors import DamagedFile, Locked, ThreadInUse
-from preflight.model import Answer, Finding, Goal, GoalStatus, Home, Severity, Thread, WriterState
+from preflight.errors import DamagedFile, Locked, ThreadInUse, UsageProblem
+from preflight.model import Answer, Finding, Goal, GoalStatus, Home, Runtime, Severity, Thread, WriterState
 from preflight.system import files, locks, processes, swapping
 from preflight.system.deadline import Deadline
 
-__all__ = ["Settled", "as_paused", "complete", "fence", "no_place", "put_back_as", "require_usable"]
+__all__ = ["Settled", "as_paused", "complete", "fence", "give_back", "no_place", "put_back_as", "require_usable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def fence(home: Home, thread_id: str, deadline: Deadline) -> Iterator[None]:
     if thread is None:
         thread = Thread(home=home, thread_id=thread_id, row=None, lineage=(), goal=None, archived=False)
     runtimes = writers.runtimes_of(home)
-    _require_unused(thread, writers.writer_of(thread, runtimes)[0])
+    _require_unused(thread, runtimes)
     lock = writers.writer_lock_path(home, thread_id)
     with ExitStack() as stack:
         if lock.parent.is_dir():  # releases before 0.147 know no such lock, and have no such folder
@@ -51,11 +53,15 @@ def fence(home: Home, thread_id: str, deadline: Deadline) -> Iterator[None]:
                 stack.enter_context(locks.held(lock))
             except Locked:
                 raise _in_use(thread_id, WriterState.LIVE) from None
-            _require_unused(thread, writers.writer_of(thread, runtimes, lock_is_ours=True)[0])
+            _require_unused(thread, runtimes, lock_is_ours=True)
         yield
 
 
-def _require_unused(thread: Thread, state: WriterState) -> None:
+def _require_unused(thread: Thread, runtimes: Sequence[Runtime], *, lock_is_ours: bool = False) -> None:
+    """A runtime that reads the rollout is about to open it: of gigabytes that takes a minute (0.134)."""
+    state = writers.writer_of(thread, runtimes, lock_is_ours=lock_is_ours)[0]
+    if state is WriterState.NONE and writers.loaded_threads([thread], runtimes)[0]:
+        state = WriterState.LIVE
     if state is not WriterState.NONE:
         raise _in_use(thread.thread_id, state)
 
@@ -74,7 +80,8 @@ def row_wanted(record: RestoreRecord) -> RowWanted:
     assert record.head is not None  # noqa: S101  # only an undo may have none
     return RowWanted(
         thread_id=record.thread_id,
-        place=record.head.place,
+        # Codex writes the name without `.zst`, also of a file that it has compressed (0.144 to 0.169).
+        place=record.head.place.with_name(restore.bare_name(record.head.place.name)),
         archived=record.archived,
         history_mode=record.history_mode,
     )
@@ -84,7 +91,17 @@ def require_usable(home: Home, record: RestoreRecord, source: RestoreSource, dea
     """Raise now, before files change places, what the row's or the goal's database would raise afterwards.
 
     UnknownSchema or DamagedFile: a restore that can never be completed would be in the way of all later ones.
+    UsageProblem when the databases are where this call does not look: the thread would have no row and no goal.
     """
+    elsewhere = next(
+        (one.source.parent for one in source.manifest.databases if _lies_elsewhere(one.source, home)), None
+    )
+    if elsewhere is not None:
+        raise UsageProblem(
+            "the databases of this home are not in it, and nothing says where they are",
+            path=elsewhere,
+            hint=f"set CODEX_SQLITE_HOME to {elsewhere}, as it was when the checkpoint was made",
+        )
     for finding in goals.read_goals(home, deadline).findings:
         if finding.finding_id == "database-damaged":
             raise DamagedFile(finding.cause, path=finding.path, hint=finding.remedy)
@@ -100,17 +117,17 @@ def complete(
     """
     forgotten = projection.forget(home, record.file_ids, deadline)
     restore.swap(record)
-    if any(file.kept is not None and processes.open_for_writing(file.kept) is Answer.YES for file in record.files):
-        restore.unswap(record)
-        restores.save(replace(record, phase=Phase.CANCELLED))
+    if _opened_meanwhile(home, record):
+        give_back(restores, record)
         raise _in_use(record.thread_id, WriterState.LIVE)
     row, findings = RowOutcome.LEFT, list[Finding]()
     goal: str | None = None
     if record.undoes is not None:
-        goal = _undone_goal(home, restores, record, deadline)  # before the row: with it 0.128 deletes the goal
+        goal = _undone_goal(home, record, deadline)  # before the row: with it 0.128 deletes the goal
         row = _undone_row(home, record, deadline)
-        undone = next(one for one in restores.all() if one.restore_id == record.undoes)
-        restores.save(replace(undone, phase=Phase.UNDONE))
+        for undone in restores.all():
+            if undone.restore_id == record.undoes:
+                restores.save(replace(undone, phase=Phase.UNDONE))
     else:
         copy = source.database("state") if source is not None else None
         row = thread_rows.put_back(home, row_wanted(record), copy, deadline)
@@ -119,19 +136,46 @@ def complete(
     return restores.save(record), Settled(row, goal, forgotten, tuple(findings))
 
 
+def give_back(restores: Restores, record: RestoreRecord) -> None:
+    """Call a restore off whose files have their names already; may be done again after a kill."""
+    restores.save(replace(record, phase=Phase.GIVING_BACK))
+    restore.give_back(record)
+    restore.call_off(record)
+    restores.save(replace(record, phase=Phase.CANCELLED))
+
+
+def _opened_meanwhile(home: Home, record: RestoreRecord) -> bool:
+    """Whether a runtime has one of the older files open, or may have: they were closed when the files were looked at.
+
+    A process that we may not look into was asked for its writers before, and now again.
+    """
+    older = [path for path in record.kept if path.exists()]
+    if any(processes.open_for_writing(path) is not Answer.NO for path in older):
+        return True
+    there = {(one.device, one.inode) for one in map(files.identity, older)}
+    opened = (processes.open_files(runtime.pid) for runtime in writers.runtimes_of(home))
+    return any(found is not None and not there.isdisjoint(found) for found in opened)
+
+
+def _lies_elsewhere(database: Path, home: Home) -> bool:
+    """Whether a database that the checkpoint copied is still there, and this home has none of its own."""
+    if home.state_db is not None or home.goals_db is not None:
+        return False
+    return database.exists() and not is_same(database.parent, home.sqlite_home)
+
+
 def _undone_row(home: Home, record: RestoreRecord, deadline: Deadline) -> RowOutcome:
     """The row as it was before the restore: `row_before` is what that left, `row_after` what there was."""
     ours, before = record.row_before, record.row_after
-    if ours is None or ours == before:
+    if ours is None and before is None:
         return RowOutcome.KEPT
     changed = thread_rows.take_back(home, ours, before, deadline)
     return RowOutcome.CHANGED if changed else RowOutcome.KEPT
 
 
-def _undone_goal(home: Home, restores: Restores, record: RestoreRecord, deadline: Deadline) -> str | None:
-    undone = next(one for one in restores.all() if one.restore_id == record.undoes)
+def _undone_goal(home: Home, record: RestoreRecord, deadline: Deadline) -> str | None:
     goal = next((g for g in goals.read_goals(home, deadline).goals if g.thread_id == record.thread_id), None)
-    if goal is None or goal.goal_id != undone.goal_id or goal.updated_at_ms != undone.at_ms:
+    if goal is None or goal.goal_id != record.goal_id or goal.updated_at_ms != record.at_ms:
         return None
     return "withdrawn" if goals.withdraw(home, goal, deadline) else None
 

@@ -5,6 +5,7 @@ each of that many days and ISO weeks (UTC) that have one; `keep_within` everythi
 much older than the newest one. A checkpoint stays when any of them says so. Whatever they say, these stay:
 
     the newest one, those with a pin, and the newest one that a `run` made (`finish` compares with it)
+    those that an interrupted restore is completed from
     the last one made under the runtime version before the present one, and there each thread's last copy
     each thread's newest copy, of its resume rollout and of its archive, when no other one that stays has it
 
@@ -26,6 +27,7 @@ class Reason(StrEnum):
 
     NEWEST = "the newest one"
     PINNED = "pinned"
+    RESTORING = "a restore from it was interrupted, or may have been"
     LAST_RUN = "the last one that a run made"
     LAST = "keep-last"
     DAILY = "keep-daily"
@@ -63,6 +65,7 @@ class Candidate:
     made_by: str = "checkpoint"
     runtime_version: str | None = None
     pinned: bool = False
+    being_restored: bool = False
     copies: frozenset[Copy] = frozenset()
 
 
@@ -161,6 +164,8 @@ def _protected(newest_first: Sequence[Candidate], present: str | None) -> Iterab
     for one in newest_first:
         if one.pinned:
             yield one, Reason.PINNED
+        if one.being_restored:
+            yield one, Reason.RESTORING
     for one in [one for one in newest_first if one.made_by == "run"][:1]:
         yield one, Reason.LAST_RUN
     for one in _of_version_before(newest_first, present):

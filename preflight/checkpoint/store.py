@@ -1,7 +1,8 @@
 """The folder of one home in the store: what lies where, which checkpoints there are, and who may touch it.
 
-    <root>/<home id>/  README  run.lock  run.json  journal.jsonl  checkpoints/<id>/manifest.json
-                       archive/<thread id>/  pins/<id>  nights.json  restores/<id>.json  reports/
+    <root>/<home id>/  README  run.lock  run.json  journal.jsonl  checkpoints/<id>/manifest.{json,sha256}
+                       archive/<thread id>/  pins/<id>  nights.json  schedule.json  restores/<id>.json
+                       reports/
 
 Private: folders 0700, files 0600; a store that somebody else owns or can write to is refused. A
 checkpoint's folder without a manifest is one that was never finished: it is not listed. Ids sort by
@@ -14,18 +15,19 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from preflight.checkpoint import manifest
 from preflight.checkpoint.manifest import Manifest
-from preflight.errors import ConfigProblem, StoreRefused, UsageProblem
-from preflight.model import Home
+from preflight.errors import ConfigProblem, DamagedFile, StoreRefused, Unsupported, UsageProblem
+from preflight.model import Finding, Home, Severity
 from preflight.system import files
 
-__all__ = ["Store", "default_root", "keep_report", "store_root"]
+__all__ = ["Store", "default_root", "every_store", "keep_report", "no_such_checkpoint", "store_root", "unreadable"]
 
 _ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{6}")
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -38,6 +40,7 @@ before the Codex runtime was replaced. It is safe to read; nothing here is neede
   checkpoints/<UTC time>-<number>/
       manifest.json                  lists every file with its length and SHA-256; without it the folder is
                                      an unfinished checkpoint and of no use
+      manifest.sha256                its own SHA-256: `sha256sum -c manifest.sha256` in this folder
       threads/<thread id>/*.jsonl    resume rollouts: what Codex needs to go on with the thread
       databases/*.sqlite             copies of Codex's databases
   archive/<thread id>/
@@ -46,6 +49,7 @@ before the Codex runtime was replaced. It is safe to read; nothing here is neede
   journal.jsonl                      goals that were paused and put back
   pins/                              one empty file for each checkpoint that is never to be removed
   nights.json                        when the nightly task was last at work, and what it reads back next
+  schedule.json                      which schedulers have the nightly task, and since when
   restores/                          which files were put back, and where the replaced ones are kept
   reports/                           what was reported, and when
   run.lock, run.json                 the lock, and who holds it
@@ -88,6 +92,46 @@ def keep_report(folder: Path, data: bytes) -> None:
             old.unlink()
 
 
+def unreadable(checkpoint_id: str, error: DamagedFile | Unsupported, *, remedy: str) -> Finding:
+    """The finding for a checkpoint that `Store.manifest` could not read: damaged, or of a newer preflight."""
+    if isinstance(error, Unsupported):
+        return Finding(
+            finding_id="checkpoint-newer",
+            severity=Severity.WARN,
+            cause=f"checkpoint {checkpoint_id} was written by a newer preflight; what is in it is not known here",
+            remedy=error.hint,
+            path=error.path,
+        )
+    return Finding(
+        finding_id="checkpoint-damaged",
+        severity=Severity.WARN,
+        cause=f"checkpoint {checkpoint_id} cannot be read: {error.message}",
+        remedy=remedy,
+        path=error.path,
+    )
+
+
+def every_store(root: Path) -> Iterator[Store]:
+    """The stores of all homes, those that are gone among them. Raises StoreRefused."""
+    if not root.is_dir():
+        return
+    files.require_private(root)
+    for folder in sorted(root.iterdir()):
+        if (folder / "checkpoints").is_dir():
+            files.require_private(folder)
+            yield Store(root, folder.name)
+
+
+def no_such_checkpoint(wanted: str, there: Iterable[str]) -> UsageProblem:
+    """The error for a checkpoint that was named and is not there: half an id is never taken for a whole one."""
+    begin_so = [one for one in sorted(there) if wanted and one.startswith(wanted)]
+    if begin_so:
+        return UsageProblem(f"there is no checkpoint {wanted}", hint=f"give the id in full: {' or '.join(begin_so)}")
+    return UsageProblem(
+        f"there is no checkpoint {wanted}", hint="preflight list shows those there are; preflight run makes one"
+    )
+
+
 class Store:
     """One home's part of the store. Building the value touches nothing; `open` and `existing` are the ways in."""
 
@@ -99,6 +143,7 @@ class Store:
         self.journal = self.folder / "journal.jsonl"
         self.reports = self.folder / "reports"
         self.nights = self.folder / "nights.json"
+        self.schedule = self.folder / "schedule.json"
         self.archive = self.folder / "archive"
         self.restores = self.folder / "restores"
         self._checkpoints = self.folder / "checkpoints"
@@ -140,17 +185,23 @@ class Store:
         return [folder for folder in folders if not (folder / manifest.MANIFEST_NAME).exists()]
 
     def remove_unfinished(self) -> None:
-        """Remove those folders, and the files that had not yet got their name.
+        """Remove those folders, and every file of the store that had not yet got its name.
 
         Only under the run lock: then nobody is at work on any of it. What cannot be removed stays: it
         takes room and does no other harm.
         """
         for folder in self.unfinished():
             shutil.rmtree(folder, ignore_errors=True)
-        for place in (self.folder, self.reports):
-            for file in place.glob(f".*{files.TEMPORARY_SUFFIX}"):
-                with suppress(OSError):
-                    file.unlink()
+        self.remove_unnamed()
+
+    def remove_unnamed(self) -> None:
+        """Remove the files that a killed run has not given their name, under the run lock; as `remove_unfinished`."""
+        checkpoints = (self._checkpoints / name for name in self._folders())
+        for place in (self.folder, self.reports, self.restores, self._pins, *checkpoints):
+            with suppress(OSError):
+                for file in place.glob(f".*{files.TEMPORARY_SUFFIX}"):
+                    with suppress(OSError):
+                        file.unlink()
 
     def checkpoint_folder(self, checkpoint_id: str) -> Path:
         """The folder of a checkpoint; UsageProblem when that is not an id. It need not exist."""
@@ -159,14 +210,16 @@ class Store:
         return self._checkpoints / checkpoint_id
 
     def manifest(self, checkpoint_id: str) -> Manifest:
-        """A checkpoint's manifest; UsageProblem when there is no such checkpoint, DamagedFile when it is broken."""
+        """A checkpoint's manifest; UsageProblem when there is no such checkpoint, DamagedFile when it is broken or
+        is not what was written, Unsupported when a newer preflight wrote it.
+        """
         path = self.checkpoint_folder(checkpoint_id) / manifest.MANIFEST_NAME
         if not path.exists():
             raise UsageProblem(f"there is no checkpoint {checkpoint_id}", path=path.parent, hint="preflight list")
         return manifest.load(path)
 
     def latest(self) -> Manifest | None:
-        """The newest checkpoint's manifest; None when there is no checkpoint, DamagedFile when it is broken."""
+        """The newest checkpoint's manifest; None when there is no checkpoint, else what `manifest` raises."""
         ids = self.checkpoints()
         return self.manifest(ids[-1]) if ids else None
 
@@ -197,13 +250,18 @@ class Store:
         files.remove(self._pins / checkpoint_id)
         return True
 
-    def bytes_of_its_own(self, checkpoint_id: str) -> int:
-        """What the checkpoint's files take that have no second name in another checkpoint."""
+    def bytes_of_its_own(self, checkpoint_id: str, gone: Counter[tuple[int, int]]) -> int:
+        """What the checkpoint's files take that have no second name in another checkpoint.
+
+        `gone` counts, by device and inode, the names that are to be taken away before; this checkpoint's are added.
+        """
         own = 0
-        for path in self.checkpoint_folder(checkpoint_id).rglob("*"):
-            with suppress(OSError):  # somebody else's tidying up; a size is no reason to stop
+        with suppress(OSError):  # somebody else's tidying up, or a bad disk; a size is no reason to stop
+            for path in self.checkpoint_folder(checkpoint_id).rglob("*"):
                 facts = path.lstat()
-                own += facts.st_size if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 else 0
+                if stat.S_ISREG(facts.st_mode):
+                    gone[facts.st_dev, facts.st_ino] += 1
+                    own += facts.st_size if facts.st_nlink == gone[facts.st_dev, facts.st_ino] else 0
         return own
 
     def remove_checkpoint(self, checkpoint_id: str) -> None:

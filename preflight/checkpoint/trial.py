@@ -111,7 +111,7 @@ def trial_resume(
         _require_possible(binary, size, meta, isolated=seen.isolated)
         asked_goal = _goal_to_ask_for(binary, goal, goals_database, seen)
         with _scratch_folder(scratch, seen) as folder, _dead_port() as port:
-            home = _home(folder, rollout, port, goals=asked_goal is not None)
+            home = _home(folder, rollout, port, deadline, goals=asked_goal is not None)
             if asked_goal is not None and goals_database is not None:
                 put_goal(home, goals_database, thread_id, deadline)
             _run(_Question(binary, prefix, home, thread_id, meta, asked_goal, expected_turns), seen, deadline)
@@ -129,13 +129,14 @@ def remove_left_behind(scratch: Path) -> int:
 
     What cannot be removed stays too: it takes room and does no other harm.
     """
-    left = [
-        path for path in scratch.glob(f"{_PREFIX}*") if path.is_dir() and locks.lock_is_held(path / _LOCK) is Answer.NO
-    ]
-    for path in left:
-        with suppress(OSError):
-            _remove(path)
-    return sum(not path.exists() for path in left)
+    removed = 0
+    with suppress(OSError):
+        for path in scratch.glob(f"{_PREFIX}*"):
+            if path.is_dir() and locks.lock_is_held(path / _LOCK) is Answer.NO:
+                with suppress(OSError):
+                    _remove(path)
+                    removed += 1
+    return removed
 
 
 def _remove(folder: Path) -> None:
@@ -215,9 +216,9 @@ def _require_possible(binary: CodexBinary, size: int, meta: SessionMeta, *, isol
         raise _not_possible(f"resuming it may need {needed} bytes of memory, more than half of what there is")
 
 
-def _home(folder: Path, rollout: Path, port: int, *, goals: bool) -> ScratchHome:
+def _home(folder: Path, rollout: Path, port: int, deadline: Deadline, *, goals: bool) -> ScratchHome:
     try:
-        return make_scratch_home(folder, rollout, dead_port=port, goals=goals)
+        return make_scratch_home(folder, rollout, dead_port=port, goals=goals, deadline=deadline)
     except OSError as error:
         raise _not_possible(f"the scratch home could not be made: {error.strerror}") from None
 

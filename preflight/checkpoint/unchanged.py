@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from preflight.checkpoint.capture import database_state
 from preflight.checkpoint.coverage import is_untouched
+from preflight.checkpoint.database_copies import database_state
 from preflight.checkpoint.jsonline import path_of
 from preflight.checkpoint.manifest import Manifest
 from preflight.codex.home import durable_databases
@@ -41,7 +41,7 @@ def _same_rollouts(manifest: Manifest, inventory: Collection[RolloutFile]) -> bo
     # By text: a home may have many thousands of them. What lies outside of the home has its whole path.
     home = os.fspath(manifest.home.path)
     then = {os.path.join(home, path_of(item.path)): item.identity for item in manifest.inventory}  # noqa: PTH118
-    return all(then.get(os.fspath(file.path)) == file.identity for file in inventory)
+    return all(then.get(file.place) == file.identity for file in inventory)
 
 
 def _same_databases(manifest: Manifest, databases: Sequence[Path]) -> bool:

@@ -7,15 +7,17 @@ passed, failed, not checked. A level that could not be run is never counted as p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from preflight.checkpoint.manifest import FileRecord, ThreadRecord
 from preflight.codex import boundary, history, rollout
+from preflight.codex.history import Seen
 from preflight.errors import DamagedFile, PreflightError
 from preflight.model import Finding, RolloutFile, Segment, Severity
 from preflight.system import databases, files
+from preflight.system.digests import BesideSha256
 
 
 class Level(StrEnum):
@@ -44,9 +46,9 @@ class LevelResult:
         return {"outcome": self.outcome.value, "detail": self.detail, **(self.facts or {})}
 
 
-def verify_database(folder: Path, record: FileRecord) -> LevelResult:
-    """Read a database copy back, and let SQLite look at every page of it."""
-    digest = verify_digest(folder, record)
+def verify_database(folder: Path, record: FileRecord, seen: Seen | None = None) -> LevelResult:
+    """Read a database copy back, and let SQLite look at every page of it; `seen` as in `verify_digest`."""
+    digest = verify_digest(folder, record, seen)
     if digest.outcome is not Outcome.PASSED:
         return digest
     try:
@@ -58,37 +60,77 @@ def verify_database(folder: Path, record: FileRecord) -> LevelResult:
     return LevelResult(Level.STRUCTURE, Outcome.PASSED)
 
 
-def verify_digest(folder: Path, record: FileRecord) -> LevelResult:
-    """Compare length and SHA-256 of a file of the checkpoint, read back from the disk, with its record."""
+def verify_digest(folder: Path, record: FileRecord, seen: Seen | None = None) -> LevelResult:
+    """Compare length and SHA-256 of a file of the checkpoint, read back from the disk, with its record.
+
+    `seen` is told how many bytes have been read; what it raises ends the reading, and is passed on.
+    """
     path = folder / record.path
     try:
         files.forget_cached(path)
         length = path.stat().st_size
         if length != record.length:
-            detail = f"{record.path} has {length:,} bytes instead of {record.length:,}"
-            return LevelResult(Level.DIGESTS, Outcome.FAILED, detail)
-        if files.sha256_of(path) != record.sha256:
-            return LevelResult(Level.DIGESTS, Outcome.FAILED, f"{record.path} is not what was written")
+            return _another_length(record, length)
+        if files.sha256_of(path, seen=seen) != record.sha256:
+            return _other_bytes(record)
     except OSError as error:
-        return LevelResult(Level.DIGESTS, Outcome.FAILED, f"{record.path} cannot be read: {error.strerror}")
+        return _unreadable(record, error)
     return LevelResult(Level.DIGESTS, Outcome.PASSED)
 
 
-def verify_thread(folder: Path, record: ThreadRecord, file: FileRecord) -> tuple[LevelResult, ...]:
-    """Digests, structure and history of one resume rollout; later levels need the earlier ones."""
-    digest = verify_digest(folder, file)
-    if digest.outcome is not Outcome.PASSED:
-        return (digest, _skipped(Level.STRUCTURE), _skipped(Level.HISTORY))
-    path = folder / record.file
-    if path.suffix == ".zst":
+def _another_length(record: FileRecord, length: int) -> LevelResult:
+    detail = f"{record.path} has {length:,} bytes instead of {record.length:,}"
+    return LevelResult(Level.DIGESTS, Outcome.FAILED, detail)
+
+
+def _other_bytes(record: FileRecord) -> LevelResult:
+    return LevelResult(Level.DIGESTS, Outcome.FAILED, f"{record.path} is not what was written")
+
+
+def _unreadable(record: FileRecord, error: OSError) -> LevelResult:
+    return LevelResult(Level.DIGESTS, Outcome.FAILED, f"{record.path} cannot be read: {error.strerror}")
+
+
+def verify_thread(
+    folder: Path, record: ThreadRecord, file: FileRecord, seen: Seen | None = None
+) -> tuple[LevelResult, ...]:
+    """Digests, structure and history of one resume rollout; later levels need the earlier ones.
+
+    `seen` as in `verify_digest`: what was not read to its end has neither passed nor failed.
+    """
+    if file.path.endswith(".zst"):
+        digest = verify_digest(folder, file, seen)
+        if digest.outcome is not Outcome.PASSED:
+            return (digest, _skipped(Level.STRUCTURE), _skipped(Level.HISTORY))
         why = "the rollout is compressed; it was copied whole as it is"
         return (digest, _unchecked(Level.STRUCTURE, why), _unchecked(Level.HISTORY, why))
-    try:
-        with boundary.opened((Segment(file=_as_rollout(path), end_offset=None),)) as opened:
-            replayed = history.replay(opened)
-    except (DamagedFile, OSError) as error:
-        return (digest, LevelResult(Level.STRUCTURE, Outcome.FAILED, str(error)), _skipped(Level.HISTORY))
+    digest, replayed = _read_back(folder, record, file, seen)
+    if digest.outcome is not Outcome.PASSED or replayed is None:
+        return (digest, _skipped(Level.STRUCTURE), _skipped(Level.HISTORY))
     return (digest, _structure(record, replayed), _history(record, replayed))
+
+
+def _read_back(
+    folder: Path, record: ThreadRecord, file: FileRecord, seen: Seen | None
+) -> tuple[LevelResult, history.Replay | None]:
+    """The digest of a resume rollout and what its lines say, of the same bytes: it is read from the disk once."""
+    path = folder / file.path
+    try:
+        files.forget_cached(path)
+        with boundary.opened((Segment(file=_as_rollout(path), end_offset=None),)) as opened, BesideSha256() as digest:
+            length = opened.identities[0].size_bytes
+            if length != file.length:
+                return _another_length(file, length), None
+            replayed = history.replay(opened, seen, digest.update)
+            if digest.hexdigest() != file.sha256:
+                return _other_bytes(file), None
+            if record.history is not None and not record.history.base_sha256:
+                replayed = replace(replayed, history=history.of_all_records(opened, seen))
+    except DamagedFile as error:
+        return LevelResult(Level.DIGESTS, Outcome.FAILED, error.message), None
+    except OSError as error:
+        return _unreadable(file, error), None
+    return LevelResult(Level.DIGESTS, Outcome.PASSED), replayed
 
 
 def _structure(record: ThreadRecord, replayed: history.Replay) -> LevelResult:
@@ -115,7 +157,7 @@ def _history(record: ThreadRecord, replayed: history.Replay) -> LevelResult:
     if record.history is None:
         if record.whole and len(record.sources) == 1:
             return LevelResult(Level.HISTORY, Outcome.PASSED, "the whole rollout was copied, byte for byte")
-        return _unchecked(Level.HISTORY, "the thread has no compaction to compare from; all of its lines were copied")
+        return _unchecked(Level.HISTORY, "the original was not read for it when this checkpoint was made")
     if replayed.history is None:
         return LevelResult(Level.HISTORY, Outcome.FAILED, "the resume rollout has no base compaction of its own")
     if replayed.history != record.history:
@@ -170,7 +212,7 @@ def _as_rollout(path: Path) -> RolloutFile:
     if name is None:
         raise DamagedFile("the checkpoint holds a file that is no rollout", path=path)
     return RolloutFile(
-        path=path,
+        place=str(path),
         thread_id=name.thread_id,
         segment_id=name.segment_id,
         stamp=name.stamp,

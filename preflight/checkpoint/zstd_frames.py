@@ -4,7 +4,7 @@ Frames stand alone and carry zstd's own checksum; `zstd -d` reads them one after
 of a long thread are repetitions: whole histories and screenshots in base64, on lines of many megabytes.
 Such stretches are compressed with long-distance matching in frames as large as pay; the others
 gain next to nothing from it, and cost a third more. What the numbers below were chosen from is printed by
-`tests/benchmarks/archive.py`. Memory is that of the window and of a few blocks, whatever the length.
+`python -m tests.benchmarks --only choice`. Memory is that of the window and of a few blocks, whatever the length.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from preflight.checkpoint.frame_log import Frame
 from preflight.errors import DamagedFile
+from preflight.system.beside import Beside
 from preflight.system.deadline import Deadline
 from preflight.system.growing import Write
 from preflight.system.positional import read_at, read_into
@@ -27,18 +27,31 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["LONG", "PLAIN", "TAIL_BYTES", "Packed", "Shape", "SourceChanged", "pack", "shape_of", "unpack"]
+__all__ = [
+    "LONG",
+    "PLAIN",
+    "TAIL_BYTES",
+    "Packed",
+    "Shape",
+    "SourceChanged",
+    "has_large_window",
+    "pack",
+    "shape_of",
+    "unpack",
+]
 
 #: As much of a frame's end has a digest of its own.
 TAIL_BYTES = 1 << 20
 
 _MIB = 1 << 20
 _BLOCK = 4 * _MIB
-_UNPACKED = _MIB
-_MOST_WORKERS = 8  # each holds jobs of 8 MiB
+_UNPACKED = _MIB // 2
+_MOST_WORKERS = 8
+_JOB = 2 * _MIB  # what a worker compresses at once: small, or the last ones leave the other workers idle
 _SAMPLES = 64
 _SAMPLE_BYTES = 64 << 10
 _LONG_LINES = _SAMPLES // 16
+_SMALL_WINDOW_LOG = 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,7 @@ def pack(
     """
     compressor = zstd.ZstdCompressor(options=_options(shape))
     whole = _Digests(holds)
-    buffer = bytearray(min(_BLOCK, end - start))
+    buffers = [bytearray(min(_BLOCK, end - start)) for _ in range(2)]
     held = holds[-1].raw_end if holds else start
     position, stored, tail, going_on = start, 0, b"", True
 
@@ -117,26 +130,24 @@ def pack(
         write(data)
         stored += len(data)
 
-    with ThreadPoolExecutor(1) as pool, memoryview(buffer) as view:
+    # While a block is hashed it is compressed, and the next one is read into the other buffer.
+    with Beside(ahead=1) as hashing:
         while going_on and position < end:
-            limit = whole.next_end(enough if position < enough else end)
-            size = read_into(source, view[: min(len(view), limit - position)], position)
+            buffers.reverse()
+            limit = whole.next_end(position, enough if position < enough else end)
+            size = read_into(source, memoryview(buffers[0])[: limit - position], position)
             if not size:
                 raise DamagedFile(f"the file ends {end - position:,} bytes too early", hint="it was cut: try again")
             if position < held:
                 deadline.check("archiving")
             elif position + size < end and (deadline.expired or position + size >= enough):
-                newline = buffer.rfind(b"\n", 0, size) + 1
+                newline = buffers[0].rfind(b"\n", 0, size) + 1
                 size, going_on = newline or size, not newline
-            with view[:size] as block:
-                hashing = pool.submit(whole.update, block)
-                try:
-                    out(compressor.compress(block))
-                finally:
-                    hashing.result()
-                tail = bytes(block[-TAIL_BYTES:]) if size >= TAIL_BYTES else (tail + bytes(block))[-TAIL_BYTES:]
+            block = memoryview(buffers[0])[:size]
+            hashing.give(whole.take, block)
+            out(compressor.compress(block))
+            tail = bytes(block[-TAIL_BYTES:]) if size >= TAIL_BYTES else (tail + bytes(block))[-TAIL_BYTES:]
             position += size
-            whole.reached(position)
             seen(position)
         out(compressor.flush())
     return Packed(position - start, stored, whole.hexdigest(), hashlib.sha256(tail).hexdigest())
@@ -159,6 +170,15 @@ def unpack(stored: Iterable[bytes]) -> Iterator[bytes]:
         raise DamagedFile("the frame does not end where its bytes do")
 
 
+def has_large_window(frame: bytes) -> bool:
+    """Whether unpacking a frame that begins so takes the memory of a large window; True for what is no frame of ours.
+
+    The window is in the sixth byte: RFC 8878, 3.1.1.1.
+    """
+    is_segment = len(frame) < 6 or frame[4] & 0x20
+    return bool(is_segment) or 10 + (frame[5] >> 3) > _SMALL_WINDOW_LOG
+
+
 def _options(shape: Shape) -> dict[int, int]:
     parameter = zstd.CompressionParameter
     most = parameter.nb_workers.bounds()[1]  # 0 where zstd was built without threads
@@ -167,6 +187,8 @@ def _options(shape: Shape) -> dict[int, int]:
         parameter.checksum_flag: 1,
         parameter.nb_workers: min(os.cpu_count() or 1, _MOST_WORKERS, most),
     }
+    if most:
+        options[parameter.job_size] = _JOB
     if shape.window_log is not None:
         options |= {parameter.window_log: shape.window_log, parameter.enable_long_distance_matching: 1}
     return options
@@ -177,24 +199,29 @@ class _Digests:
 
     def __init__(self, holds: Sequence[Frame]) -> None:
         self._whole = hashlib.sha256()
-        self._holds = list(holds)
+        self._ends = [frame.raw_end for frame in holds]
+        self._left = list(holds)
+        self._missing = holds[0].raw_length if holds else 0
         self._part: hashlib._Hash | None = None  # the first one's digest is the whole's
 
-    def next_end(self, end: int) -> int:
-        return self._holds[0].raw_end if self._holds else end
+    def next_end(self, position: int, end: int) -> int:
+        """Where a block that begins at `position` must end at the latest: `take` is given no bytes of two frames."""
+        return next((one for one in self._ends if one > position), end)
 
-    def update(self, block: memoryview) -> None:
+    def take(self, block: memoryview) -> None:
+        """The next bytes. SourceChanged when a frame ends with them and had others."""
         self._whole.update(block)
         if self._part is not None:
             self._part.update(block)
-
-    def reached(self, position: int) -> None:
-        if not self._holds or position < self._holds[0].raw_end:
+        if not self._left:
             return
-        frame = self._holds.pop(0)
-        if (self._part or self._whole).hexdigest() != frame.sha256:
+        self._missing -= len(block)
+        if self._missing:
+            return
+        if (self._part or self._whole).hexdigest() != self._left.pop(0).sha256:
             raise SourceChanged("the source no longer has the bytes that were archived")
-        self._part = hashlib.sha256() if self._holds else None
+        self._part = hashlib.sha256() if self._left else None
+        self._missing = self._left[0].raw_length if self._left else 0
 
     def hexdigest(self) -> str:
         return self._whole.hexdigest()

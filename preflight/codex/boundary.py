@@ -32,11 +32,14 @@ from preflight.codex.lines import (
 )
 from preflight.codex.rollout import identity_of, read_meta
 from preflight.errors import DamagedFile
-from preflight.model import Boundary, Piece, Segment, Tail, TurnState
+from preflight.model import Boundary, FileIdentity, Piece, Segment, Tail, TurnState
 
 #: A gap between the needed user turn and the base turn that is smaller than this is kept, so that
 #: the turns in it stay visible in the app; a larger one holds nothing that Codex reads.
 GAP_LIMIT = 8 << 20
+
+_TOLD_EACH = 1 << 20
+_MOST_PIECES = 4096  # of one turn: a copy of all of it costs less than a manifest with more of them
 
 _STARTED = ("task_started", "turn_started")
 _ENDED = ("task_complete", "turn_complete", "turn_aborted")
@@ -256,45 +259,66 @@ def opened(lineage: tuple[Segment, ...]) -> Iterator[OpenLineage]:
 
 @dataclass(frozen=True, slots=True)
 class TurnReading:
-    """The turn state of a rollout at one moment, and how long the file was then."""
+    """The turn state of a rollout at one moment, and which file it was; `complete_bytes` of it were whole lines."""
 
     turn: TurnState
     turn_id: str | None
-    size_bytes: int
+    identity: FileIdentity
+    complete_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.identity.size_bytes
 
 
-def read_turn(path: Path) -> TurnReading:
-    """The newest lifecycle event of a rollout, read backwards. Raises DamagedFile when it shrinks, OSError."""
+def read_turn(path: Path, earlier: TurnReading | None = None) -> TurnReading:
+    """The newest lifecycle event of a rollout, read backwards. Raises DamagedFile when it shrinks, OSError.
+
+    Of a file that has only grown since an `earlier` reading no more is read than what was added: whoever waits
+    for the end of a turn of 100 MB asks five times a second.
+    """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        size = os.fstat(descriptor).st_size
-        for span in lines_backwards(descriptor, complete_length(descriptor, size), path):
+        identity = identity_of(os.fstat(descriptor))
+        if earlier is not None and not (
+            identity.same_file(earlier.identity) and identity.size_bytes >= earlier.size_bytes
+        ):
+            earlier = None
+        known = earlier.complete_bytes if earlier is not None else 0
+        end = complete_length(descriptor, identity.size_bytes, known)
+        for span in lines_backwards(descriptor, end, path, known):
             record = None if is_hole(descriptor, span) else parse(read_line(descriptor, span, path))
             if record is None or record.type != "event_msg":
                 continue
             kind = payload_type(record)
             if kind in _STARTED:
-                return TurnReading(TurnState.IN_PROGRESS, _fields(record).turn_id, size)
+                return TurnReading(TurnState.IN_PROGRESS, _fields(record).turn_id, identity, end)
             if kind in _ENDED:
-                break
-        return TurnReading(TurnState.IDLE, None, size)
+                return TurnReading(TurnState.IDLE, None, identity, end)
+        if earlier is not None:
+            return TurnReading(earlier.turn, earlier.turn_id, identity, end)
+        return TurnReading(TurnState.IDLE, None, identity, end)
     finally:
         os.close(descriptor)
 
 
-def read_tail(files: OpenLineage, *, gap_limit: int = GAP_LIMIT) -> Tail:
+def read_tail(files: OpenLineage, *, gap_limit: int = GAP_LIMIT, seen: Callable[[int], object] | None = None) -> Tail:
     """Turn state and boundary of a thread, read backwards from its newest complete line.
 
     Cost grows with the distance of the boundary, not with the thread; memory is one block and the
-    longest line met. Raises DamagedFile when a first line is unusable or a file shrinks meanwhile.
+    longest line met. `seen` is told of each MiB or so, and ends the reading by raising: a thread without
+    a boundary is read whole. Raises DamagedFile when a first line is unusable or a file shrinks meanwhile.
     """
     meta = read_meta(files.path(0))
     walk = _Walk()
     scanned = 0
     for segment, (descriptor, end) in enumerate(zip(files.descriptors, files.ends, strict=True)):
-        oldest = end
+        oldest = told = end
         for span in lines_backwards(descriptor, end, files.path(segment)):
             oldest = span[0]
+            if seen is not None and told - oldest >= _TOLD_EACH:
+                seen(told - oldest)
+                told = oldest
             if is_hole(descriptor, span):
                 walk.damaged += 1
                 continue
@@ -375,7 +399,7 @@ def _settings_pieces(
 def select_lines(
     files: OpenLineage, segment: int, start: int, end: int, wanted: Callable[[Record], bool]
 ) -> tuple[Piece, ...]:
-    """The lines in [start, end) that are wanted, joined where they touch. Reads all of the range."""
+    """The lines in [start, end) that are wanted, joined where they touch. All of the range where they are many."""
     pieces: list[Piece] = []
     for offset, data in lines_forwards(files.descriptors[segment], start, end, files.path(segment)):
         record = parse(data)
@@ -385,6 +409,8 @@ def select_lines(
             pieces[-1] = Piece(segment=segment, start=pieces[-1].start, end=offset + len(data))
         else:
             pieces.append(Piece(segment=segment, start=offset, end=offset + len(data)))
+            if len(pieces) > _MOST_PIECES:
+                return (Piece(segment=segment, start=start, end=end),)
     return tuple(pieces)
 
 

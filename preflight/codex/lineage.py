@@ -35,12 +35,12 @@ def lineage_of(
     thread cannot be opened by Codex either ("cutoff byte offset is past the source rollout", 0.169).
     """
     chain: list[Segment] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     file, end_offset = head, None
     while True:
-        if file.path in seen or len(chain) >= _DEEPEST:
+        if file.place in seen or len(chain) >= _DEEPEST:
             return tuple(chain), (_broken(head, "its history bases lead in a circle", file.path),)
-        seen.add(file.path)
+        seen.add(file.place)
         if file.compressed:
             chain.append(Segment(file=file, end_offset=end_offset))
             return tuple(chain), ()
@@ -67,7 +67,7 @@ def _base_file(base: HistoryBase, files_by_id: Mapping[str, Sequence[RolloutFile
     return min(candidates, key=lambda f: (f.compressed, f.archived, f.stamp), default=None)
 
 
-def begins_itself(path: Path) -> bool:
+def begins_itself(path: str) -> bool:
     """Whether a rollout goes on from no other file; False also when its first bytes do not tell."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -84,15 +84,12 @@ def begins_itself(path: Path) -> bool:
 def bases_named(files: Iterable[RolloutFile]) -> tuple[tuple[RolloutFile, HistoryBase | None], ...]:
     """Of these files those that go on from another one, and from where; None where that cannot be told.
 
-    It cannot of a compressed file, nor of one that may not be read. One that is damaged in its first line
-    is left out: Codex cannot open it either (0.128 to 0.169).
+    It cannot of one that may not be read. One that is damaged in its first line is left out: Codex cannot
+    open it either (0.128 to 0.169).
     """
     found: list[tuple[RolloutFile, HistoryBase | None]] = []
     for file in files:
-        if file.compressed:
-            found.append((file, None))
-            continue
-        if begins_itself(file.path):
+        if not file.compressed and begins_itself(file.place):
             continue
         try:
             base = read_meta(file.path).history_base

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ _CHUNK: Final = 1 << 20
 _HEAD: Final = 512
 _FIRST_WINDOW: Final = 64 << 10
 _LARGEST_WINDOW: Final = 16 << 20
+_MOST_PLACES: Final = 64 << 10  # of lines in a window, 8 MB of memory; the first window has no more bytes than this
 _LONGEST_SEEN: Final = 64 << 20  # with room: 47 MB were reported (openai/codex#37346)
 
 #: Codex reads no line whose arrays and objects lie deeper than this in each other: it skips it (0.128.0 to 0.169.0).
@@ -30,6 +31,7 @@ _DEEPEST: Final = 127
 _NOT_STRUCTURE: Final = bytes(sorted(set(range(256)) - set(b'"[]{}')))
 
 Buffer = bytes | bytearray
+Sink = Callable[[memoryview], object]
 
 _UNINTERESTING = re.compile(
     rb"""\r?\n | \{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(?:
@@ -70,44 +72,52 @@ _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Span = tuple[int, int]
 
 
-def complete_length(descriptor: int, size: int) -> int:
-    """The length up to and with the last newline before `size`; 0 when there is none."""
+def complete_length(descriptor: int, size: int, known: int = 0) -> int:
+    """The length up to and with the last newline before `size`; `known`, which is behind one, when there is none."""
     end = size
-    while end > 0:
-        start = max(0, end - _CHUNK)
+    while end > known:
+        start = max(known, end - _CHUNK)
         block = read_at(descriptor, end - start, start)
         cut = block.rfind(b"\n")
         if cut >= 0:
             return start + cut + 1
         end = start
-    return 0
+    return known
 
 
-def lines_backwards(descriptor: int, end: int, path: Path) -> Iterator[Span]:
-    """Lines that may matter to the walk, newest first, from `end` (behind a newline) down to 0.
+def lines_backwards(descriptor: int, end: int, path: Path, start: int = 0) -> Iterator[Span]:
+    """Lines that may matter to the walk, newest first, from `end` down to `start`; both are behind a newline, or 0.
 
-    Memory is one block of 1 MiB and the places of the lines in one window, whatever the length of
-    a line. Windows grow up to 16 MiB and are each read forwards, because kernels read ahead only
-    that way. Raises DamagedFile when the file is shorter than `end` (it shrank while being read).
+    Memory is one block of 1 MiB and the places of 65,536 lines at most, whatever the length of a line.
+    Windows grow up to 16 MiB and are each read forwards, because kernels read ahead only that way; where
+    too many lines of a window may matter, a smaller one is taken. Raises DamagedFile when the file is
+    shorter than `end` (it shrank while being read).
     """
     buffer = bytearray(_CHUNK + _HEAD)
     window = _FIRST_WINDOW
     high = end
     newer_start = end
-    while high > 0:
-        low = max(0, high - window)
+    while high > start:
+        low = max(start, high - window)
         found, first_start = _window(descriptor, low, high, newer_start, buffer, path)
+        if len(found) > _MOST_PLACES:
+            window //= 4
+            continue
         yield from reversed(found)
         if first_start is not None:
             newer_start = first_start
         high = low
-        window = min(window * 4, _LARGEST_WINDOW)
+        if len(found) <= _MOST_PLACES // 4:
+            window = min(window * 4, _LARGEST_WINDOW)
 
 
 def _window(
     descriptor: int, low: int, high: int, newer_start: int, buffer: bytearray, path: Path
 ) -> tuple[list[Span], int | None]:
-    """Interesting lines that start in [low, high), and where the first line of any kind starts there."""
+    """Interesting lines that start in [low, high), and where the first line of any kind starts there.
+
+    Ends early, with more than `_MOST_PLACES` lines, where there are so many.
+    """
     skip = _UNINTERESTING.match
     found: list[Span] = []
     first_start: int | None = None
@@ -131,6 +141,8 @@ def _window(
             if open_start is not None:
                 found.append((open_start, start))
                 open_start = None
+                if len(found) > _MOST_PLACES:
+                    return found, None
             if first_start is None:
                 first_start = start
             if skip(buffer, at + 1, got) is None:
@@ -168,10 +180,13 @@ def read_line(descriptor: int, span: Span, path: Path) -> bytearray:
     return data
 
 
-def lines_forwards(descriptor: int, start: int, end: int, path: Path) -> Iterator[tuple[int, Buffer]]:
+def lines_forwards(
+    descriptor: int, start: int, end: int, path: Path, sink: Sink | None = None
+) -> Iterator[tuple[int, Buffer]]:
     """Each whole line in [start, end) with its offset; an unfinished last line is handed out as it is.
 
-    Memory is one block of 1 MiB or the longest line. Raises DamagedFile when the file ends early.
+    Memory is one block of 1 MiB or the longest line. `sink` sees each block that was read, in order, before its
+    lines are handed out, and must not keep it. Raises DamagedFile when the file ends early.
     """
     buffer = bytearray(_CHUNK)  # one for all blocks: half of the time would go into making new ones
     view = memoryview(buffer)
@@ -182,6 +197,8 @@ def lines_forwards(descriptor: int, start: int, end: int, path: Path) -> Iterato
         got = read_into(descriptor, view[: min(_CHUNK, end - position)], position)
         if not got:
             raise DamagedFile("the rollout became shorter while it was read", path=path)
+        if sink is not None:
+            sink(view[:got])
         position += got
         cut = 0
         while (newline := buffer.find(b"\n", cut, got)) >= 0:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +110,7 @@ def scan(home: Path, earlier: Iterable[RolloutFile] = ()) -> ScanResult:
     wins, as in Codex (0.144 and later). Of a file that is as it was in `earlier`, what an earlier scan
     found, the same value is given again: half of the time goes into making them.
     """
-    known = {os.fspath(file.path): file for file in earlier}
+    known = {file.place: file for file in earlier}
     files: list[RolloutFile] = []
     behind_links: list[RolloutFile] = []
     findings: list[Finding] = []
@@ -118,17 +120,17 @@ def scan(home: Path, earlier: Iterable[RolloutFile] = ()) -> ScanResult:
     if behind_links:
         files = _each_once(files, behind_links)
     if any(file.compressed for file in files):
-        plain = {file.path for file in files if not file.compressed}
-        files = [file for file in files if not file.compressed or file.path.with_suffix("") not in plain]
+        plain = {file.place for file in files if not file.compressed}
+        files = [file for file in files if not file.compressed or file.place.removesuffix(".zst") not in plain]
     return ScanResult(tuple(files), tuple(findings))
 
 
 def _each_once(files: list[RolloutFile], behind_links: list[RolloutFile]) -> list[RolloutFile]:
     """The files, and of those behind links the ones that are none of them: one file is not a thread's duplicate."""
     kept = list(files)
-    seen = {os.path.realpath(file.path) for file in files}
+    seen = {os.path.realpath(file.place) for file in files}
     for file in behind_links:
-        place = os.path.realpath(file.path)
+        place = os.path.realpath(file.place)
         if place not in seen:
             seen.add(place)
             kept.append(file)
@@ -143,50 +145,78 @@ def _walk(
     seen: set[tuple[int, int]] = set()
     while pending:
         folder, depth, linked = pending.pop()
+        beginning = os.path.join(folder, "")  # noqa: PTH118 -- text: see `RolloutFile.place`
         try:
-            entries = os.scandir(folder)
+            with _listed(folder) as entries:
+                for entry in entries:
+                    place = beginning + entry.name
+                    try:
+                        behind_link = linked or entry.is_symlink()
+                        if entry.is_dir():
+                            if depth < _DEEPEST and _first_visit(entry, seen):
+                                pending.append((place, depth + 1, behind_link))
+                            continue
+                        file = _rollout_at(entry, place, archived, known.get(place))
+                    except FileNotFoundError:
+                        continue  # moved or deleted by a runtime since it was listed; or a link that leads nowhere
+                    except OSError as error:
+                        findings.append(_unreadable(Path(place), error))
+                        continue
+                    if file is not None:
+                        yield file, behind_link
         except FileNotFoundError:
             continue
-        except OSError as error:
+        except OSError as error:  # of the folder, before or while it was listed
             findings.append(_unreadable(Path(folder), error))
-            continue
-        with entries:
-            for entry in entries:
-                try:
-                    behind_link = linked or entry.is_symlink()
-                    if entry.is_dir():
-                        if depth < _DEEPEST and _first_visit(entry, seen):
-                            pending.append((entry.path, depth + 1, behind_link))
-                        continue
-                    file = _rollout_at(entry, archived, known.get(entry.path))
-                except FileNotFoundError:
-                    continue  # moved or deleted by a runtime since it was listed; or a link that leads nowhere
-                except OSError as error:
-                    findings.append(_unreadable(Path(entry.path), error))
-                    continue
-                if file is not None:
-                    yield file, behind_link
 
 
-def _rollout_at(entry: os.DirEntry[str], archived: bool, before: RolloutFile | None) -> RolloutFile | None:
+@contextmanager
+def _listed(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of a folder; through its descriptor where there are such calls.
+
+    Then each size is asked for by name, not by the whole path: 2.7 instead of 3.7 microseconds.
+    """
+    if os.scandir not in os.supports_fd:
+        with os.scandir(folder) as entries:
+            yield entries
+        return
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
+        os.close(descriptor)
+
+
+def _rollout_at(entry: os.DirEntry[str], place: str, archived: bool, before: RolloutFile | None) -> RolloutFile | None:
     """The rollout that a folder lists here; None for another name, and for a pipe, whose reader would wait for ever."""
-    name = parse_name(entry.name)
-    if name is None:
+    found = _NAME.fullmatch(entry.name)
+    if found is None:
         return None
     status = entry.stat()
     if not stat.S_ISREG(status.st_mode):
         return None
-    identity = identity_of(status)
-    if before is not None and before.identity == identity:
+    if before is not None and _is_still(status, before.identity):
         return before
+    stamp, thread_id, segment_id, zst = found.group("stamp", "thread", "segment", "zst")
     return RolloutFile(
-        path=Path(entry.path),
-        thread_id=name.thread_id,
-        segment_id=name.segment_id,
-        stamp=name.stamp,
+        place=place,
+        thread_id=thread_id.lower(),
+        segment_id=segment_id.lower() if segment_id else None,
+        stamp=stamp,
         archived=archived,
-        compressed=name.compressed,
-        identity=identity,
+        compressed=zst is not None,
+        identity=identity_of(status),
+    )
+
+
+def _is_still(status: os.stat_result, identity: FileIdentity) -> bool:
+    """Whether that is the identity of the file with this status."""
+    return (
+        status.st_size == identity.size_bytes
+        and status.st_mtime_ns == identity.modified_ns
+        and status.st_ino == identity.inode
+        and status.st_dev == identity.device
     )
 
 
@@ -220,7 +250,7 @@ def identity_of(status: os.stat_result) -> FileIdentity:
 
 
 def read_meta(path: Path) -> SessionMeta:
-    """What the first line of a plain rollout says about the thread.
+    """What the first line of a rollout says about the thread; of a compressed one little more is unpacked than that.
 
     Raises DamagedFile (code words in the message's data: empty, BOM, not `session_meta`, not JSON)
     and OSError. Codex refuses such a file too (0.128 to 0.169). Reads no more than the first line.
@@ -258,12 +288,30 @@ def read_meta(path: Path) -> SessionMeta:
 _KEEP = "keep the file; Codex cannot open this thread as it is"
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[Callable[[int], bytes]]:
+    """Gives the bytes of a rollout front to back, those of a compressed one unpacked."""
+    if path.suffix != ".zst":
+        with path.open("rb", buffering=0) as plain:
+            yield plain.read
+        return
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    try:
+        with zstd.open(path) as file:
+            yield file.read
+    except (zstd.ZstdError, EOFError) as error:
+        raise DamagedFile("the rollout cannot be unpacked", path=path, hint=_KEEP) from error
+
+
 def _first_line(path: Path) -> bytes:
     parts: list[bytes] = []
     size = 0
-    with path.open("rb", buffering=0) as file:
+    with _reading(path) as read:
         while True:
-            part = file.read(_READ)
+            part = read(_READ)
             cut = part.find(b"\n")
             if cut >= 0:
                 parts.append(part[: cut + 1])

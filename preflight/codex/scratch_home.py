@@ -51,20 +51,22 @@ class _Meta(msgspec.Struct):
     payload: _Payload
 
 
-def make_scratch_home(folder: Path, rollout: Path, *, dead_port: int, goals: bool) -> ScratchHome:
+def make_scratch_home(
+    folder: Path, rollout: Path, *, dead_port: int, goals: bool, deadline: Deadline | None = None
+) -> ScratchHome:
     """Build the home inside an empty private folder; `dead_port` is a loopback port where nobody answers.
 
     The rollout is copied, never linked: the runtime may append to it. It needs no state database,
     because a runtime finds a thread by its file's name (0.128.0 to 0.169.0). NoSpace when the copy
-    does not fit; DamagedFile when the rollout has no usable name or first line. What was made until
-    then is the caller's to remove.
+    does not fit; DamagedFile when the rollout has no usable name or first line; TimeLimitReached. What was
+    made until then is the caller's to remove.
     """
     home, work, empty, temporary = (folder / name for name in ("home", "work", "no-programs", "tmp"))
     for place in (home, work, empty, temporary):
         files.private_folder(place)
     target = home / _place_of(rollout)
     files.private_folder(target.parent)
-    _copy(rollout, target)
+    _copy(rollout, target, deadline or Deadline(None))
     _write(home / "config.toml", _config(_provider_of(rollout), dead_port, goals=goals))
     return ScratchHome(home, work, _environment(home, empty, temporary, dead_port))
 
@@ -123,10 +125,13 @@ def _provider_of(rollout: Path) -> str | None:
         raise DamagedFile("the first line of the rollout is not a session_meta record", path=rollout) from None
 
 
-def _copy(rollout: Path, target: Path) -> None:
+def _copy(rollout: Path, target: Path, deadline: Deadline) -> None:
+    def in_time(_: memoryview) -> None:
+        deadline.check("copying a rollout for its trial")
+
     files.create(target)
     with rollout.open("rb", buffering=0) as source, target.open("r+b", buffering=0) as copy:
-        files.copy_range(source.fileno(), copy.fileno(), 0, os.fstat(source.fileno()).st_size)
+        files.copy_range(source.fileno(), copy.fileno(), 0, os.fstat(source.fileno()).st_size, in_time)
 
 
 def _write(path: Path, config: Mapping[str, object]) -> None:

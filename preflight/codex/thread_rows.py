@@ -15,6 +15,7 @@ from pathlib import Path
 
 from preflight.codex.paths import RowPaths
 from preflight.codex.schema import require_columns, require_known_number
+from preflight.errors import DamagedFile
 from preflight.model import Home, ThreadRow
 from preflight.system import databases
 from preflight.system.deadline import Deadline
@@ -53,7 +54,10 @@ class RowWanted:
 
 
 def read_row(home: Home, thread_id: str, deadline: Deadline) -> ThreadRow | None:
-    """The row of one thread; None when there is none. Raises DamagedFile, DatabaseBusy, UnknownSchema."""
+    """The row of one thread; None when there is none. Raises DamagedFile, DatabaseBusy, UnknownSchema.
+
+    DamagedFile also for a row whose place is no text, which no Codex writes: it could not be told the new one.
+    """
     if home.state_db is None:
         return None
     require_known_number(home.state_db)
@@ -66,6 +70,8 @@ def read_row(home: Home, thread_id: str, deadline: Deadline) -> ThreadRow | None
         ).fetchone()
     if row is None:
         return None
+    if not isinstance(row[0], str):
+        raise DamagedFile("the thread's row has values that no Codex writes", path=home.state_db)
     return ThreadRow(
         thread_id=thread_id,
         rollout_path=row[0],
@@ -98,7 +104,10 @@ def put_back(home: Home, wanted: RowWanted, copy: Path | None, deadline: Deadlin
     for _ in range(_ATTEMPTS):
         found = read_row(home, wanted.thread_id, deadline)
         if found is not None:
-            return _change(home.state_db, home, found, wanted, deadline)
+            changed = _change(home.state_db, home, found, wanted, deadline)
+            if changed is not None:
+                return changed
+            continue
         if copy is None:
             return RowOutcome.LEFT
         values = _copied(home.state_db, home, copy, wanted, deadline)
@@ -118,31 +127,44 @@ def require_can_be_put_back(home: Home, wanted: RowWanted, copy: Path | None, de
     _copied(home.state_db, home, copy, wanted, deadline)
 
 
-def take_back(home: Home, ours: ThreadRow, before: ThreadRow | None, deadline: Deadline) -> bool:
-    """Undo `put_back`: the row says again what it said `before`, or is gone if there was none; False if it is not ours.
+def take_back(home: Home, ours: ThreadRow | None, before: ThreadRow | None, deadline: Deadline) -> bool:
+    """Undo `put_back`: the row says again what it said `before`; False when there is nothing to be changed.
 
-    A compare-and-set on the place that we had written.
+    Where there was none, the row goes if it is still as `ours` was: one that a runtime has changed since stays. A row
+    that is there gets the place of before, whoever wrote it: nothing else lies where a runtime would find it.
     """
     if home.state_db is None:
         return False
-    mine = (ours.thread_id, ours.rollout_path)
     if before is None:
-        statement = ("DELETE FROM threads WHERE id = ? AND rollout_path = ?", mine)
-        return databases.write_once(home.state_db, [statement], deadline) == [1]
-    now = read_row(home, ours.thread_id, deadline)
-    if now is None or now.rollout_path != ours.rollout_path:
-        return False
-    return _write(home.state_db, now, before.rollout_path, before.archived, before.history_mode, deadline)
+        if ours is None:
+            return False
+        statement = "DELETE FROM threads WHERE id = ? AND rollout_path = ?"
+        return databases.write_once(home.state_db, [(statement, (ours.thread_id, ours.rollout_path))], deadline) == [1]
+    for _ in range(_ATTEMPTS):
+        now = read_row(home, before.thread_id, deadline)
+        if now is None or _says_the_same(now, before):
+            return False
+        if _write(home.state_db, now, before.rollout_path, before.archived, before.history_mode, deadline):
+            return True
+    return False
 
 
-def _change(path: Path, home: Home, found: ThreadRow, wanted: RowWanted, deadline: Deadline) -> RowOutcome:
+def _says_the_same(one: ThreadRow, other: ThreadRow) -> bool:
+    return (one.rollout_path, one.archived, one.history_mode) == (
+        other.rollout_path,
+        other.archived,
+        other.history_mode,
+    )
+
+
+def _change(path: Path, home: Home, found: ThreadRow, wanted: RowWanted, deadline: Deadline) -> RowOutcome | None:
+    """None when a runtime has changed the row since it was read."""
     mode = found.history_mode if wanted.history_mode is None else wanted.history_mode
     same_mode = found.history_mode is None or found.history_mode == mode
     text = _spelled(home, wanted.place, found)
     if text == found.rollout_path and found.archived == wanted.archived and same_mode:
         return RowOutcome.KEPT
-    _write(path, found, text, wanted.archived, mode, deadline)
-    return RowOutcome.CHANGED
+    return RowOutcome.CHANGED if _write(path, found, text, wanted.archived, mode, deadline) else None
 
 
 def _write(path: Path, found: ThreadRow, text: str, archived: bool, mode: str | None, deadline: Deadline) -> bool:

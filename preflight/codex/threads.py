@@ -116,8 +116,8 @@ def find_threads(home: Home, deadline: Deadline, earlier: ThreadsFound | None = 
 
 def rollout_files(found: ThreadsFound) -> tuple[RolloutFile, ...]:
     """Every rollout file of the home once: forks share their bases."""
-    files = {os.fspath(segment.file.path): segment.file for thread in found.threads for segment in thread.lineage}
-    files |= {os.fspath(file.path): file for thread in found.threads for file in thread.unlisted}
+    files = {segment.file.place: segment.file for thread in found.threads for segment in thread.lineage}
+    files |= {file.place: file for thread in found.threads for file in thread.unlisted}
     return tuple(files.values())
 
 
@@ -171,8 +171,8 @@ class _Join:
         unlisted: tuple[RolloutFile, ...] = ()
         if len(files) > 1 or (files and head is not files[0]):
             findings.extend(_duplicates(head, files))
-            used = {segment.file.path for segment in segments}
-            unlisted = tuple(file for file in files if file.path not in used)
+            used = {segment.file.place for segment in segments}
+            unlisted = tuple(file for file in files if file.place not in used)
         if findings and not needed:
             findings = [replace(finding, severity=Severity.WARN) for finding in findings]
         return Thread(
@@ -191,7 +191,7 @@ class _Join:
     ) -> tuple[RolloutFile | None, list[Finding]]:
         """The file that is the thread, and what is wrong with the place that its row names."""
         for file in files:
-            if row is not None and os.fspath(file.path) == row.rollout_path:
+            if row is not None and file.place == row.rollout_path:
                 return file, []
         newest = max(files, key=lambda file: (file.stamp, file.file_id, not file.archived), default=None)
         if row is None:
@@ -214,7 +214,7 @@ class _Join:
     ) -> tuple[tuple[Segment, ...], Sequence[Finding]]:
         if not needed and head.segment_id is None:
             legacy = row is not None and row.history_mode == "legacy"
-            if head.compressed or legacy or lineage.begins_itself(head.path):
+            if head.compressed or legacy or lineage.begins_itself(head.place):
                 return (Segment(file=head, end_offset=None),), ()
         self._deadline.check("reading how rollouts go on from each other")
         segments, findings = lineage.lineage_of(head, self._files_by_id)
@@ -245,7 +245,7 @@ def _outside(path: Path, thread_id: str) -> RolloutFile | None:
         return None
     name = rollout.parse_name(path.name)
     return RolloutFile(
-        path=path,
+        place=os.fspath(path),
         thread_id=thread_id,
         segment_id=name.segment_id if name is not None else None,
         stamp=name.stamp if name is not None else "",

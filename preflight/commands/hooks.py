@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import sys
+from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from preflight.checkpoint.store import store_root
-from preflight.commands.options import Call, common_options, dry_run_option, user_home
-from preflight.config import default_file
+from preflight.checkpoint import nights
+from preflight.checkpoint.store import Store, every_store, store_root
+from preflight.codex.home import find_homes
+from preflight.commands.options import Call, common_options, dry_run_option, time_given, user_home
+from preflight.config import KEYS, default_file
 from preflight.model import Finding, Result, Severity
 
 if TYPE_CHECKING:
@@ -22,23 +26,24 @@ if TYPE_CHECKING:
 NIGHTLY_WORDS = ("-P", "-m", "preflight", "checkpoint", "--if-changed", "--nightly", "--timeout", "900", "-q")
 
 _NAMES = ("systemd", "cron", "launchd", "taskscheduler")
-_TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+#: What a home or a setting may depend on, and no option says: given to the night as it is when it is installed.
+_VARIABLES = ("CODEX_SQLITE_HOME", *(key.variable for key in KEYS if key.name != "store.path"))
+
+#: The PATH that every scheduler gives, also the poorest.
+_SHORT_PATH = "/usr/bin:/bin"
 
 
 def _time(context: click.Context, option: click.Parameter, value: str | None) -> Time | None:
     from preflight.integrations.interface import Time
 
-    if value is None:
-        return None
-    found = _TIME.fullmatch(value)
-    if found is None:
-        raise click.BadParameter("expected a time of the day such as 03:10.", ctx=context, param=option)
-    return Time(int(found[1]), int(found[2]))
+    given = time_given(context, option, value)
+    return None if given is None else Time(*given)
 
 
 _name = click.argument("name", type=click.Choice(_NAMES))
 _at = click.option("--at", metavar="HH:MM", callback=_time, help="When, by the machine's own clock. Default: 03:10.")
 _force = click.option("--force", is_flag=True, help="Also what was edited since, or is not ours; it is kept aside.")
+_changes_nothing = click.option("--dry-run", is_flag=True, expose_value=False, help="This changes nothing anyway.")
 
 
 @click.group("hooks", no_args_is_help=False)
@@ -52,6 +57,7 @@ def command() -> None:
 
 
 @command.command("list")
+@_changes_nothing
 @common_options
 @click.pass_obj
 def list_(call: Call) -> Result:
@@ -62,6 +68,7 @@ def list_(call: Call) -> Result:
 @command.command("print")
 @_name
 @_at
+@_changes_nothing
 @common_options
 @click.pass_obj
 def print_(call: Call, name: str, at: Time | None) -> Result:
@@ -98,12 +105,20 @@ def install(call: Call, name: str, at: Time | None, force: bool, dry_run: bool) 
 
     scheduler = _scheduler(call, name)
     nightly = schedules.nightly_for(scheduler, _command(call), at)
+    root = store_root(call.settings().store_path, call.env)
+    homes, _ = find_homes(_homes(call), call.env, user_home())
     done = schedules.install(scheduler, nightly, force=force, dry_run=dry_run)
+    if not dry_run:
+        covered = [Store.open(root, home) for home in homes]
+        _expect_no_more(call, name, done, but={store.folder for store in covered})
+        for store in covered:
+            nights.expect(store, name, anew=bool(done.steps))
     return _outcome(scheduler, done, "install", at=str(nightly.at))
 
 
 @command.command("status")
 @click.argument("name", type=click.Choice(_NAMES), required=False)
+@_changes_nothing
 @common_options
 @click.pass_obj
 def status(call: Call, name: str | None) -> Result:
@@ -131,7 +146,10 @@ def uninstall(call: Call, name: str, force: bool, dry_run: bool) -> Result:
     from preflight.integrations import schedules
 
     scheduler = _scheduler(call, name)
-    return _outcome(scheduler, schedules.uninstall(scheduler, force=force, dry_run=dry_run), "uninstall")
+    done = schedules.uninstall(scheduler, force=force, dry_run=dry_run)
+    if not dry_run:
+        _expect_no_more(call, name, done)
+    return _outcome(scheduler, done, "uninstall")
 
 
 def _schedulers(call: Call) -> list[Scheduler]:
@@ -153,16 +171,42 @@ def _command(call: Call) -> tuple[str, ...]:
     """
     from preflight.integrations.machine import nightly_python
 
-    homes, env = list(call.homes), call.env
-    if not homes and (named := env.get("CODEX_HOME")):
-        homes = [Path(named).absolute(), *(home for home in (user_home() / ".codex",) if home.is_dir())]
-    words = [word for home in dict.fromkeys(homes) for word in ("--home", str(home))]
+    env = call.env
+    words = [word for home in _homes(call) for word in ("--home", str(home))]
     if call.store or env.get("PREFLIGHT_STORE") or env.get("XDG_STATE_HOME"):
         named_store = Path(call.store).expanduser().absolute() if call.store else None
         words += ["--store", str(store_root(named_store, env))]
     if (file := call.config_file()) is not None or (env.get("XDG_CONFIG_HOME") and default_file().is_file()):
         words += ["--config", str(file or default_file())]
+    variables = {name: value for name in _VARIABLES if (value := env.get(name))} | _place_of_codex(call)
+    words += [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
     return (nightly_python(sys.executable), *NIGHTLY_WORDS, *words)
+
+
+def _homes(call: Call) -> list[Path]:
+    """The homes of the night where they are not the default: as named, else CODEX_HOME and the default beside it."""
+    homes = list(call.homes)
+    if not homes and (named := call.env.get("CODEX_HOME")):
+        homes = [Path(named).absolute(), *(home for home in (user_home() / ".codex",) if home.is_dir())]
+    return list(dict.fromkeys(homes))
+
+
+def _place_of_codex(call: Call) -> dict[str, str]:
+    """The PATH that has the Codex of now, where a scheduler's short one has not: trials need it, and its version."""
+    codex = shutil.which("codex", path=call.env.get("PATH", ""))
+    if codex is None or shutil.which("codex", path=_SHORT_PATH) is not None:
+        return {}
+    return {"PATH": str(Path(codex).absolute().parent)}
+
+
+def _expect_no_more(call: Call, name: str, done: Outcome, *, but: Collection[Path] = ()) -> None:
+    """Tidy up what an earlier install has noted for this scheduler, in the store of this call and in its own."""
+    words = done.earlier.command if done.earlier is not None else ()
+    roots = {Path(value) for word, value in pairwise(words) if word == "--store"}
+    for root in roots | {store_root(call.settings().store_path, call.env)}:
+        for store in every_store(root):
+            if store.folder not in but:
+                nights.expect_no_more(store, name)
 
 
 def _look(scheduler: Scheduler) -> Found:

@@ -35,6 +35,7 @@ __all__ = [
     "runtime_option",
     "size_given",
     "target_version_option",
+    "time_given",
     "timeout_option",
     "user_home",
     "warnings_as_ok_option",
@@ -54,6 +55,7 @@ class Watched(Protocol):
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
+_TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
@@ -203,6 +205,16 @@ def part_given(context: click.Context, option: click.Parameter, value: str | Non
         return part(value)
     except ValueError as error:
         raise click.BadParameter(f"{error}.", ctx=context, param=option) from error
+
+
+def time_given(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Hour and minute of a time of the day such as ``03:10``."""
+    if value is None:
+        return None
+    found = _TIME.fullmatch(value)
+    if found is None:
+        raise click.BadParameter("expected a time of the day such as 03:10.", ctx=context, param=option)
+    return int(found[1]), int(found[2])
 
 
 def word(context: click.Context, option: click.Parameter, value: str | None) -> str | None:

@@ -48,7 +48,7 @@ def command(
     """Read CHECKPOINT back (its id, or `latest`): digests, structure, model-visible history.
 
     With a runtime, each of its threads is also resumed on trial in a scratch home, without network
-    and without a model. Exit code 12: what was read back is not what was written.
+    and without a model. Exit codes: 0, 12 what was read back is not what was written, 75 the time limit came first.
     """
     if read_data and read_data_subset is not None:
         raise click.UsageError("--read-data reads everything; leave --read-data-subset away.")

@@ -7,5 +7,6 @@
     schedules      install, uninstall, status: the rules that hold for every scheduler
     systemd, cron, launchd, taskscheduler
 
-No note is kept of what was installed: the answer is always read from the scheduler and its files.
+No note is kept of what was installed: the answer is always read from the scheduler and its files. (Since when
+nights are to be expected is another question; the store has the answer, see `checkpoint.nights`.)
 """

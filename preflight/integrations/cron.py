@@ -1,10 +1,11 @@
 r"""cron: one block between two marker lines of the user's own table.
 
 The table is replaced whole, as cron wants it: read, change our block, write, read again, compare.
-Every other line stays byte for byte. cron makes up no night; the second line of the block runs the
-command when the machine starts, which costs next to nothing when nothing has changed. In a line of
-cron `%` ends the command, so it is written `\%`.
-Tried with Debian's cron 3.0.
+Every other line stays byte for byte. cron makes up no night, whether the machine was off or asleep. So
+the second line of the block asks every hour, half an hour beside the time of the first one, whether
+the night has been; that costs the start of a Python. (`@reboot` would not do: not every cron has
+it, and a machine that wakes up has not started.) In a line of cron `%` ends the command, so it is
+written `\%`. Tried with Debian's cron 3.0.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ __all__ = ["Cron"]
 _BLOCK = f"""\
 # begin {UNSIGNED}
 @MINUTE@ @HOUR@ * * * @COMMAND@
-@reboot @COMMAND@
+@ASKING@ * * * * @COMMAND@ --if-missed @TIME@
 # end codex-preflight
 """
 _BEGIN, _END = b"# begin codex-preflight hook,", b"# end codex-preflight"
 # From our first marker to the next closing one, or to the end of the table when somebody took that away.
 _OURS = re.compile(rb"^%b.*?(?:^%b[^\S\n]*(?:\n|\Z)|\Z)" % (_BEGIN, _END), re.MULTILINE | re.DOTALL)
+_DAEMONS = ("cron", "crond")
 _NO_TABLE = (b"no crontab for", b"No such file or directory")
 
 
@@ -54,7 +56,9 @@ class Cron(Scheduler):
             condition = Condition.EDITED
         nightly = _read(text)
         faults = command_faults(self.machine, nightly.command) if nightly is not None else ()
-        return Found(condition=condition, nightly=nightly, faults=faults)
+        seen = any(self.machine.is_running(name) for name in _DAEMONS)
+        notes = () if seen else ("no cron was seen at work on this machine; without one nothing in a crontab happens",)
+        return Found(condition=condition, nightly=nightly, faults=faults, notes=notes)
 
     def steps_to_install(self, nightly: Nightly) -> Sequence[Step]:
         table = _read_table(self.machine)
@@ -138,11 +142,15 @@ def _with_block(table: bytes, block: bytes) -> bytes:
 
 
 def _block(nightly: Nightly) -> bytes:
+    at = nightly.at
     for word in nightly.command:
         if not word.isprintable():
             raise UsageProblem(f"cron cannot take the word {word!r}")
     # The command last: whatever a path of the user's holds, it is not looked at again.
-    text = _BLOCK.replace("@MINUTE@", str(nightly.at.minute)).replace("@HOUR@", str(nightly.at.hour))
+    words = {"@MINUTE@": at.minute, "@HOUR@": at.hour, "@ASKING@": (at.minute + 30) % 60, "@TIME@": at}
+    text = _BLOCK
+    for word, value in words.items():
+        text = text.replace(word, str(value))
     return signed(text.replace("@COMMAND@", shlex.join(nightly.command).replace("%", "\\%"))).encode()
 
 

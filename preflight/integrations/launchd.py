@@ -1,8 +1,8 @@
 """launchd: an agent of the user on macOS.
 
 A night that was slept through is made up after waking; one for which the machine was off, at the
-next login (`RunAtLoad`), which also runs it once right after it is installed. The arguments are a
-list, so nothing needs quoting. launchd has no time limit of its own: the command's own counts.
+next login (`RunAtLoad`): `--if-missed` ends the command at once when the night has been. The
+arguments are a list, so nothing needs quoting. launchd has no time limit of its own: the command's own counts.
 Written from Apple's manual pages; not run on a Mac.
 """
 
@@ -24,6 +24,7 @@ __all__ = ["Launchd"]
 
 _LABEL = "io.github.codex-preflight.nightly"
 _PATH = "/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+_IF_MISSED = "--if-missed"
 _NOT_LOADED = (3, 113)
 
 
@@ -41,7 +42,7 @@ class Launchd(Scheduler):
                 raise UsageProblem(f"launchd cannot take the word {word!r}")
         agent = {
             "Label": _LABEL,
-            "ProgramArguments": list(nightly.command),
+            "ProgramArguments": [*nightly.command, _IF_MISSED, str(nightly.at)],
             "StartCalendarInterval": {"Hour": nightly.at.hour, "Minute": nightly.at.minute},
             "RunAtLoad": True,
             "EnvironmentVariables": {"PATH": _PATH},
@@ -96,8 +97,8 @@ def _read(text: str) -> Nightly | None:
     try:
         agent = plistlib.loads(text.encode("utf-8", "surrogateescape"))
         time = agent["StartCalendarInterval"]
-        return Nightly(
-            command=tuple(map(str, agent["ProgramArguments"])), at=Time(int(time["Hour"]), int(time["Minute"]))
-        )
+        *command, asks, _ = map(str, agent["ProgramArguments"])
+        found = Nightly(command=tuple(command), at=Time(int(time["Hour"]), int(time["Minute"])))
+        return found if asks == _IF_MISSED else None
     except (ExpatError, ValueError, TypeError, LookupError, AttributeError):
         return None

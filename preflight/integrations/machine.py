@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preflight.errors import SchedulerRefused, TimeLimitReached
-from preflight.system import children
+from preflight.system import children, processes
 from preflight.system.children import Completed
 
 __all__ = ["Machine", "command_faults", "ended_well", "nightly_python"]
@@ -41,6 +41,10 @@ class Machine:
             return children.run(argv, env=env, cwd=Path(self.user_home.anchor), timeout=_SECONDS, stdin=stdin)
         except (OSError, TimeLimitReached) as error:
             raise SchedulerRefused(f"{Path(argv[0]).name} could not be run: {error}") from error
+
+    def is_running(self, program: str) -> bool:
+        """Whether we see a process of that name; some systems do not show us those of others."""
+        return bool(processes.processes_named(program))
 
     def wait_for_next_second(self) -> None:
         """Let the second end that we are in, by the clock that files are dated with."""

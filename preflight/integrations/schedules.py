@@ -29,9 +29,10 @@ DEFAULT_TIME = Time(3, 10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was done, or would be (`dry_run`), and what is there now."""
+    """What was done, or would be (`dry_run`), and what is there now; `earlier` is what ran every night before."""
 
     before: State
+    earlier: Nightly | None
     found: Found
     steps: tuple[Step, ...]
     dry_run: bool
@@ -59,7 +60,7 @@ def install(scheduler: Scheduler, nightly: Nightly, *, force: bool = False, dry_
     if not force:
         _refuse_what_is_not_as_we_wrote_it(scheduler, found, "install")
     if found.state is State.INSTALLED and found.nightly == nightly:
-        return Outcome(before=found.state, found=found, steps=(), dry_run=dry_run)
+        return Outcome(before=found.state, earlier=found.nightly, found=found, steps=(), dry_run=dry_run)
     for fault in command_faults(scheduler.machine, nightly.command):
         raise SchedulerRefused(
             fault.replace("its interpreter", "this interpreter", 1),
@@ -67,12 +68,12 @@ def install(scheduler: Scheduler, nightly: Nightly, *, force: bool = False, dry_
         )
     steps = tuple(scheduler.steps_to_install(nightly))
     if dry_run:
-        return Outcome(before=found.state, found=found, steps=steps, dry_run=True)
+        return Outcome(before=found.state, earlier=found.nightly, found=found, steps=steps, dry_run=True)
     after = _carried_out(scheduler, steps)
     if after.state is not State.INSTALLED or after.nightly != nightly:
         said = "; ".join(after.faults) or f"it is {after.state.value}"
         raise Unverified(f"{scheduler.name} does not have what was installed: {said}", hint=_status(scheduler))
-    return Outcome(before=found.state, found=after, steps=steps, dry_run=False)
+    return Outcome(before=found.state, earlier=found.nightly, found=after, steps=steps, dry_run=False)
 
 
 def uninstall(scheduler: Scheduler, *, force: bool = False, dry_run: bool = False) -> Outcome:
@@ -85,11 +86,11 @@ def uninstall(scheduler: Scheduler, *, force: bool = False, dry_run: bool = Fals
         _refuse_what_is_not_as_we_wrote_it(scheduler, found, "uninstall")
     steps = tuple(scheduler.steps_to_uninstall())
     if dry_run or not steps:
-        return Outcome(before=found.state, found=found, steps=steps, dry_run=dry_run)
+        return Outcome(before=found.state, earlier=found.nightly, found=found, steps=steps, dry_run=dry_run)
     after = _carried_out(scheduler, steps)
     if after.state is not State.ABSENT:
         raise Unverified(f"{scheduler.name} still has it: it is {after.state.value}", hint=_status(scheduler))
-    return Outcome(before=found.state, found=after, steps=steps, dry_run=False)
+    return Outcome(before=found.state, earlier=found.nightly, found=after, steps=steps, dry_run=False)
 
 
 def _carried_out(scheduler: Scheduler, steps: Sequence[Step]) -> Found:

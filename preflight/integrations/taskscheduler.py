@@ -1,4 +1,4 @@
-r"""Task Scheduler of Windows: the task `\codex-preflight\nightly`, registered from an XML file in UTF-16.
+r"""Task Scheduler of Windows: the task `\codex-preflight-nightly`, registered from an XML file in UTF-16.
 
 It runs with the user's own rights while the user is logged in, on battery too; a missed night is
 made up. The scheduler gives the XML back in words of its own (order, defaults, added elements), so
@@ -25,7 +25,7 @@ from preflight.integrations.owned_files import RemoveFile, WriteFile
 
 __all__ = ["TaskScheduler"]
 
-_TASK = r"\codex-preflight\nightly"
+_TASK = r"\codex-preflight-nightly"
 _SCHEMA = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 _DESCRIPTION = "Nightly checkpoint of Codex threads."
 _SETTINGS: Mapping[str, str] = {

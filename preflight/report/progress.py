@@ -32,6 +32,7 @@ class Progress:
         self._sentence, self._over, self._clock = sentence, over, clock
         self._each = _EACH_ELSEWHERE if over is None else _EACH_ON_TERMINAL
         self._what = ""
+        self._earlier = self._done = 0
         self._started = self._told = 0.0
         self._shown = False
 
@@ -40,14 +41,21 @@ class Progress:
         self._sentence(line)
 
     def moved(self, what: str, done: int, total: int) -> None:
-        """`what` is a participle such as ``copied``; another one, or fewer bytes than before, begins a new work."""
+        """`what` is a participle such as ``copied``; another one begins a new work.
+
+        Bytes that are far fewer than before are those of the next file of the same work, which keeps its rate.
+        """
         now = self._clock()
         if what != self._what:
             self._what, self._started, self._told = what, now, now
+            self._earlier = self._done = 0
+        if done < self._done // 2:  # by less, when two threads have told in the wrong order
+            self._earlier += self._done
+        self._done = done
         if now - self._told < self._each:
             return
         self._told = now
-        line = _line(what, done, total, now - self._started)
+        line = _line(what, done, total, self._earlier + done, now - self._started)
         if self._over is None:
             self._sentence(line)
         else:
@@ -62,8 +70,8 @@ class Progress:
         self._what = ""
 
 
-def _line(what: str, done: int, total: int, seconds: float) -> str:
-    rate = done / seconds if seconds > 0 else 0.0
+def _line(what: str, done: int, total: int, in_all: int, seconds: float) -> str:
+    rate = in_all / seconds if seconds > 0 else 0.0
     percent = f" ({100 * done // total} %)" if total else ""
     text = f"{human_size(done)} of {human_size(total)} {what}{percent}, {human_size(int(rate))}/s"
     return text + (f", {_time((total - done) / rate)} left" if rate else "")

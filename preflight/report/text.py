@@ -20,7 +20,8 @@ from preflight.report.verbs import LAYOUTS, proven
 __all__ = ["Wanted", "failure_lines", "result_lines"]
 
 # A verb and its options, not a sentence that begins with one; help is the same for every home.
-_OURS = re.compile(r"preflight [a-z-]+( --(?!help)[a-z-]+( (\"[^\"]*\"|[^\s-]\S*))?)*")
+_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OURS = re.compile(rf"preflight [a-z-]+( (latest|THREAD|{_ID}))*( --(?!help)[a-z-]+( (\"[^\"]*\"|[^\s-]\S*))?)*")
 _THEIRS = re.compile(r"codex( [a-z-]+)+|preflight( [a-z-]+)* --help")
 # Shown of one kind before "and N more"; -v shows all, --json always has all.
 _SHOWN = 10
@@ -38,6 +39,7 @@ _AFTER = {
 _SENTENCES = {"check": _BEFORE, "run": _BEFORE, "finish": _AFTER}
 _VERIFIED = line(("VERIFIED", Style.PROCEED), ": what was read back is what was written.")
 _UNVERIFIED = line(("UNVERIFIED", Style.BLOCK), ": what was read back cannot be relied on.")
+_HALF_VERIFIED = line(("TRY LATER", Style.WARN), ": what was read back is what was written; the time limit came first.")
 _NOT_INSTALLED = "Do not install the update now."
 _WITHOUT_VERDICT = {"finish": "Whether everything is still there has not been proven."}
 _STYLES = {
@@ -69,7 +71,9 @@ def result_lines(result: Result, wanted: Wanted) -> list[Line]:
     seen = {each.thread.thread_id: each for each in threads}
     headline = _headline(result)
     blocks = [headline, _paused(threads, wanted), *_findings(result.findings, seen, wanted)]
-    if not (wanted.quiet and headline):  # a verb without a verdict has nothing but its figures to answer with
+    # A verb without a verdict has nothing but its figures to answer with. The night's is called by schedulers, and
+    # cron sends a mail for whatever is printed.
+    if not (wanted.quiet and (headline or result.command == "checkpoint")):
         layout = LAYOUTS.get(result.command, _gate)
         blocks += [
             _threads(threads, wanted),
@@ -101,7 +105,7 @@ def _joined(blocks: Sequence[Sequence[Line]]) -> list[Line]:
 
 def _headline(result: Result) -> list[Line]:
     if result.command == "verify":
-        return [_VERIFIED if exit_code_of(result) == 0 else _UNVERIFIED]
+        return [{0: _VERIFIED, 75: _HALF_VERIFIED}.get(exit_code_of(result), _UNVERIFIED)]
     if result.verdict is None:
         return []
     word = result.verdict.value.upper()

@@ -23,6 +23,7 @@ _OUTCOMES: Final = {
     "restored": "put back",
     "already-active": "was active already",
     "changed": "changed by somebody since it was paused; left as it is",
+    "withheld": "stays paused, because its thread was harmed",
     "replaced": "replaced by another goal since it was paused; left as it is",
     "dropped": "gone",
     "inserted": "written anew",
@@ -44,6 +45,15 @@ _GOALS: Final = {
     "inserted-paused": "put back, paused",
     "no-place": "not put back: there is no table of goals yet",
     "withdrawn": "taken away again",
+}
+
+_ROWS_UNDONE: Final = {**_ROWS, "changed": "as it was before the restore"}
+
+#: What became of a restore that a kill had ended half-way.
+_REPAIRED: Final = {
+    "completed": "was interrupted, and is completed now",
+    "called-off": "was interrupted before it had changed anything, and is called off now",
+    "still-interrupted": "was interrupted, and could not be completed now: preflight restore says why",
 }
 
 _MADE: Final = {
@@ -102,16 +112,18 @@ def _show(data: Data) -> Blocks:
 
 
 def _held_thread(thread: Data) -> list[Line]:
-    kept = "the whole thread" if thread.get("whole") else f"{_cell(thread, 'resume_bytes')} to resume from"
     archived = thread.get("archived_bytes")
     beside = f", and the archive {_cell(thread, 'archived_bytes')}" if archived else ""
+    kept = "the whole thread" if thread.get("whole") else f"{_cell(thread, 'resume_bytes')} to resume from"
+    if thread.get("file") is None:
+        kept, beside = f"nothing, and the archive {_cell(thread, 'archived_bytes')}", ""
     levels = [name for name in ("digests", "structure", "history", "trial") if name in thread]
     verified = ", ".join(f"{name} {_cell(thread, name).replace('-', ' ')}" for name in levels)
     return [
         line(f"Thread {_cell(thread, 'thread_id')}"),
         *wrapped(f"{_cell(thread, 'thread_bytes')}, of which this checkpoint holds {kept}{beside}", indent="  "),
         *wrapped(f"verified: {verified}", indent="  "),
-        line(f"  {_cell(thread, 'file')}"),
+        *([line(f"  {thread['file']}")] if thread.get("file") is not None else []),
     ]
 
 
@@ -142,7 +154,7 @@ def _checkpoint(data: Data) -> Blocks:
         for each in wrapped(f"thread {_cell(entry, 'thread_id')}: {proven(entry)}", indent="    ", first="  ")
     ]
     afterwards = [each for home in _rows(data, "pruned") for each in _pruned(home, dry_run=False)]
-    return [*blocks, proofs, afterwards + _reread(data)]
+    return [*(blocks or [[line("Nothing was to be done.")]]), proofs, afterwards + _reread(data)]
 
 
 def _reread(data: Data) -> list[Line]:
@@ -245,15 +257,18 @@ def _hook_done(data: Data) -> Blocks:
         head = f"{name} runs a checkpoint every night at {_cell(data, 'at')}. This was done:"
     else:
         head = f"{name} has nothing of ours any more. This was done:"
-    return [[line(head), *(line("  " + _hook_step(step)) for step in steps)], _hook_details(data)]
+    return [[line(head), *(line("  " + each) for step in steps for each in _hook_step(step))], _hook_details(data)]
 
 
-def _hook_step(step: Data) -> str:
+def _hook_step(step: Data) -> list[str]:
     argv = step.get("argv")
     if isinstance(argv, list | tuple):
-        return f"run {' '.join(map(str, argv))}"
+        changes = [
+            f"  {sign} {each}" for sign, key in (("-", "removed"), ("+", "added")) for each in _sentences(step, key)
+        ]
+        return [f"run {' '.join(map(str, argv))}", *changes]
     to = f" to {step['to']}" if "to" in step else ""
-    return f"{_cell(step, 'do')} {_cell(step, 'path')}{to}"
+    return [f"{_cell(step, 'do')} {_cell(step, 'path')}{to}"]
 
 
 def _hook_details(data: Data) -> list[Line]:
@@ -261,6 +276,15 @@ def _hook_details(data: Data) -> list[Line]:
 
 
 def _restore(data: Data) -> Blocks:
+    repaired = [
+        each
+        for row in _rows(data, "repaired")
+        for each in wrapped(f"Restore {_cell(row, 'restore_id')} {_REPAIRED.get(_cell(row, 'outcome'), '')}.")
+    ]
+    return [repaired, _restored(data) if "thread_id" in data else []]
+
+
+def _restored(data: Data) -> list[Line]:
     thread, dry_run = f"thread {_cell(data, 'thread_id')}", bool(data.get("dry_run"))
     rows = _rows(data, "files")
     if data.get("what") == "undo":
@@ -275,16 +299,15 @@ def _restore(data: Data) -> Blocks:
         lines += [line(f"  {_cell(row, 'path')}"), line(f"    {_cell(row, 'size_bytes')}{_read_back(row)}")]
     kept = _sentences(data, "kept")
     lines += [line("  what was there is kept as"), *(line(f"    {path}") for path in kept)] if kept else []
-    told = [("row", _ROWS), ("goal", _GOALS)]
+    told = [("row", _ROWS_UNDONE if data.get("what") == "undo" else _ROWS), ("goal", _GOALS)]
     lines += [line(f"  {key}: {words.get(str(data[key]), data[key])}") for key, words in told if data.get(key)]
     if data.get("new_home") and not dry_run:
         call = f"CODEX_HOME={shlex.quote(_cell(data, 'home'))} codex resume {_cell(data, 'thread_id')}"
+        lines += [line("  This home has the thread alone: no settings, no sign-in, no other thread.")]
         lines += [line("open it: ", (call, Style.COMMAND))]
-    repaired = [
-        line(f"Restore {_cell(row, 'restore_id')} had been interrupted: {_cell(row, 'outcome').replace('-', ' ')}.")
-        for row in _rows(data, "repaired")
-    ]
-    return [repaired, lines]
+    elif not dry_run and data.get("what") != "undo":
+        lines += [line("undo it: ", (f"preflight restore --undo {_cell(data, 'thread_id')}", Style.COMMAND))]
+    return lines
 
 
 def _read_back(row: Data) -> str:
@@ -298,6 +321,8 @@ def _sentences(data: Data, key: str) -> list[str]:
 
 def _goal(goal: Data) -> list[Line]:
     outcome = str(goal.get("outcome"))
+    if outcome == "changed" and goal.get("pending"):
+        outcome = "withheld"
     return wrapped(
         f"goal of thread {_cell(goal, 'thread_id')}: {_OUTCOMES.get(outcome, outcome)}", indent="    ", first="  "
     )

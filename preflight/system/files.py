@@ -224,16 +224,21 @@ def identity(path_or_descriptor: Path | int) -> FileIdentity:
     )
 
 
-def sha256_of(path: Path, start: int = 0, length: int | None = None) -> str:
+def sha256_of(
+    path: Path, start: int = 0, length: int | None = None, seen: Callable[[int], object] | None = None
+) -> str:
     """Hex SHA-256 of the file from `start` on, to its end or for exactly `length` bytes.
 
-    DamagedFile when it ends before `length` bytes. Never for a database that this process has open:
-    closing the file would drop SQLite's locks on it.
+    DamagedFile when it ends before `length` bytes. `seen` is told of each block how long it is, and ends the
+    reading by raising. Never for a database that this process has open: closing the file would drop SQLite's
+    locks on it.
     """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         for block in _blocks(file.fileno(), start, length):
             digest.update(block)
+            if seen is not None:
+                seen(len(block))
     return digest.hexdigest()
 
 
@@ -259,7 +264,7 @@ def copy_range(
     keep it. The position of `source` stays. DamagedFile when the source ends early, NoSpace with
     the bytes that were still needed; the target is then of no use and its maker takes it away.
     """
-    _reserve(target, length)
+    reserve(target, length)
     left = length
     for block in _blocks(source, start, length):
         try:
@@ -331,8 +336,8 @@ def _write_whole(descriptor: int, block: memoryview) -> None:
         block = block[os.write(descriptor, block) :]
 
 
-def _reserve(descriptor: int, length: int) -> None:
-    """Take the room before the first byte is written: faster, and a full disk is known at once."""
+def reserve(descriptor: int, length: int) -> None:
+    """Take the room of what will be written from here on: faster, and NoSpace comes before the first byte."""
     if sys.platform != "linux" or length < _BLOCK_BYTES:
         return
     try:

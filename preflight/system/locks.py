@@ -16,13 +16,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from preflight.errors import Locked, Unsupported
+from preflight.errors import Locked, NoSpace, Unsupported
 from preflight.model import Answer
 from preflight.system import files
 from preflight.system.deadline import Deadline
@@ -54,7 +54,8 @@ class RunLock:
 
         `owner` holds JSON values, such as `program` and `command`; `pid` and `since` are added.
         Locked names the holder; StoreRefused when others could touch the folder; Unsupported where
-        the file system has no locks. When the record cannot be written the lock is released again.
+        the file system has no locks. On a full disk there is no record: a prune must be able to make room.
+        When it cannot be written for another reason the lock is released again.
         """
         from filelock import Timeout
 
@@ -69,7 +70,8 @@ class RunLock:
         self._lock = lock
         since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         try:
-            files.publish(self._record, json.dumps({"pid": os.getpid(), "since": since, **owner}).encode() + b"\n")
+            with suppress(NoSpace):
+                files.publish(self._record, json.dumps({"pid": os.getpid(), "since": since, **owner}).encode() + b"\n")
         except BaseException:
             self.release()
             raise
@@ -81,7 +83,8 @@ class RunLock:
             return
         lock, self._lock = self._lock, None
         try:
-            self._record.unlink(missing_ok=True)
+            with suppress(OSError):  # one that stays means nothing; the next run writes its own over it
+                self._record.unlink(missing_ok=True)
         finally:
             lock.release()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from preflight.errors import Unverified
 from preflight.system import files
 
-__all__ = ["called_off", "put_in_place", "set_aside", "swapped_back"]
+__all__ = ["called_off", "put_in_place", "set_aside"]
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -61,17 +61,10 @@ def called_off(staged: Path, place: Path, kept: Path | None, *, remove: bool) ->
                 kept.unlink()
         if kept is None and os.path.lexists(staged) and os.path.lexists(place) and _same(staged, place):
             place.unlink()
-        if remove:
-            staged.unlink(missing_ok=True)
+        if remove and os.path.lexists(staged):  # on a read-only disk even removing nothing is refused
+            staged.unlink()
     if place.parent.is_dir():
         files.sync_folder(place.parent)
-
-
-def swapped_back(place: Path, kept: Path) -> None:
-    """Let the file that was `kept` have its place again; the one that is there is removed."""
-    with files.our_file(place):
-        kept.replace(place)
-    files.sync_folder(place.parent)
 
 
 def _name_if_free(staged: Path, place: Path) -> None:

@@ -10,7 +10,7 @@ from subprocess import DEVNULL, CompletedProcess
 import pytest
 
 from tests.fixtures_codex import CodexHome, thread_id
-from tests.restoring import Bench, digest
+from tests.restoring import Bench, digest, visible
 
 DATA = [
     "restore_id", "what", "thread_id", "checkpoint_id", "home", "new_home", "files", "kept", "row", "goal",
@@ -71,3 +71,65 @@ def test_the_keys_and_the_words(preflight: Preflight, codex: CodexHome) -> None:
     assert undone.stdout.startswith(f"The restore of thread {THREAD} is undone.\n")
     new = preflight("restore", "latest", THREAD, "--resume", "--to", codex.path.parent / "a new one", *where)
     assert new.stdout.endswith(f"open it: CODEX_HOME='{codex.path.parent}/a new one' codex resume {THREAD}\n")
+
+
+OTHER = "01a2036e-0001-7000"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "step"),
+    [
+        (["latest"], "say which checkpoint", "preflight restore latest THREAD --full --in-place"),
+        ([THREAD], "say which checkpoint", f"preflight restore latest {THREAD} --full --in-place"),
+        (
+            [THREAD, "latest", "--full", "--in-place"],
+            "the checkpoint comes first",
+            f"preflight restore latest {THREAD}",
+        ),
+        (["latest", OTHER, "--full", "--in-place"], "no checkpoint holds a thread", f"give the id in full: {THREAD}"),
+        (["latest", thread_id(7), "--resume", "--in-place"], "no checkpoint holds thread", "preflight show latest"),
+        (["2026", THREAD, "--full", "--in-place"], "there is no checkpoint 2026", "give the id in full: 2026"),
+        (["nonsense", THREAD, "--full", "--in-place"], "there is no checkpoint nonsense", "preflight list"),
+        (["latest", THREAD, "--full"], "say where to", "preflight restore --help"),
+        (["latest", THREAD, "--in-place"], "say what to restore", "preflight restore --help"),
+        (["latest", THREAD, "--full", "--to", "."], "this path exists already", "name another one"),
+        (["latest", THREAD, "--full", "--to", "no/such"], "does not exist", "make it first"),
+        (["--undo", THREAD], "there is no restore of thread", "preflight list"),
+    ],
+)
+def test_a_tired_person_gets_one_sentence_and_the_next_step(
+    preflight: Preflight, codex: CodexHome, words: list[str], sentence: str, step: str
+) -> None:
+    where = ["--home", codex.path, "--store", codex.path.parent / "store"]
+    done = preflight("restore", *words, *where, "--yes", stdin=DEVNULL)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = " ".join(done.stderr.split())
+    assert said.startswith(f"USAGE: {sentence}") or sentence in said
+    assert step in said
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "pin", "unpin"])
+def test_half_an_id_of_a_checkpoint_is_no_id_for_any_verb(preflight: Preflight, codex: CodexHome, verb: str) -> None:
+    done = preflight(verb, "2026", "--home", codex.path, "--store", codex.path.parent / "store")
+    assert done.returncode == 2
+    assert "give the id in full: 2026" in done.stderr
+
+
+def test_a_home_that_is_gone_is_not_taken_for_a_store_without_checkpoints(
+    preflight: Preflight, codex: CodexHome, user: Path
+) -> None:
+    """`~/.codex` was deleted: the checkpoints are there, and the person must hear it."""
+    store = ["--store", codex.path.parent / "store"]
+    codex.path.rename(codex.path.with_name("was home"))
+    told = preflight("restore", "latest", THREAD, "--full", "--in-place", *store)
+    assert told.returncode == 2
+    assert f"one of {codex.path} does" in " ".join(told.stderr.split())
+    assert "--to" in told.stderr
+    named = preflight("restore", "latest", THREAD, "--full", "--in-place", "--home", codex.path, *store)
+    assert named.returncode == 2
+    assert "make an empty folder there first" in " ".join(named.stderr.split())
+    listed = preflight("list", *store)
+    assert str(codex.path) in listed.stdout
+    again = preflight("restore", "latest", THREAD, "--full", "--to", codex.path, "--home", codex.path, *store)
+    assert again.returncode == 0, again.stderr
+    assert list(visible(codex.path)) == list(visible(codex.path.with_name("was home")))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import cannot_be_had
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
 
 FILL_IT = """
@@ -59,7 +61,7 @@ MOUNT = 'mount -t tmpfs -o size=300k none "$0" || exit 77; exec "$@"'
 def on_a_small_disk(disk: Path, script: str, *arguments: Path) -> dict[str, object]:
     unshare = shutil.which("unshare")
     if unshare is None:
-        pytest.skip("there is no unshare here")
+        cannot_be_had("there is no unshare here")
     behind = ("sh", "-c", MOUNT, disk, sys.executable, "-c", script, disk, *arguments)
     ended = subprocess.run(
         [unshare, "--user", "--map-root-user", "--mount", *behind],
@@ -69,7 +71,7 @@ def on_a_small_disk(disk: Path, script: str, *arguments: Path) -> dict[str, obje
         text=True,
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        pytest.skip(f"this machine lets nobody mount: {ended.stderr.strip()}")
+        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert isinstance(told, dict)

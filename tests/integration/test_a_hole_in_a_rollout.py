@@ -36,7 +36,7 @@ def with_hole(path: Path) -> Path:
 def read(path: Path) -> tuple[Tail, int]:
     """Its tail, and the most memory that Python had for it."""
     file = RolloutFile(
-        path=path,
+        place=str(path),
         thread_id=THREAD,
         segment_id=None,
         stamp="",

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from preflight.codex.sample_home import make_sample_home
+from tests.needs import cannot_be_had
 from tests.private_machine import Corner, corner, wait_for
 
 UNITS = ".config/systemd/user"
 STAMP = ".local/share/systemd/timers/stamp-codex-preflight.timer"
-THEIRS = "# mine\n*/30 * * * * true\n"
+#: A job of somebody else's, which says something every minute.
+THEIRS = "# mine\n* * * * * echo theirs says this\n"
 
 
 def manifests(here: Corner) -> list[Path]:
@@ -70,26 +72,41 @@ def systemd(tmp_path: Path) -> Iterator[Corner]:
             "the user manager answers or gives up",
         )
         if started.poll() is not None:
-            pytest.skip("no user manager of systemd can run here")
+            cannot_be_had("no user manager of systemd can run here")
         yield here
 
 
-def test_cron_makes_up_at_the_start_of_the_machine_for_a_night_that_was_missed(cron: Corner) -> None:
-    install(cron, "cron", not_soon())
-    assert manifests(cron) == []
-    cron.start("cron", "-f")
-    wait_for(lambda: manifests(cron), "a checkpoint after the start")
+def begin_cron(here: Corner) -> None:
+    here.start("cron", "-f")
+    wait_for(lambda: here.run("test", "-e", "/run/crond.reboot").returncode == 0, "cron has started")
 
 
 @pytest.mark.slow
-def test_cron_writes_a_checkpoint_when_its_time_has_come(cron: Corner) -> None:
+def test_cron_makes_up_for_a_night_that_was_missed(cron: Corner) -> None:
+    """Asked every hour, half an hour beside its time: whatever kept the night from being, it is soon made up."""
+    in_a_minute = time.localtime(time.time() + 75)
+    begin_cron(cron)
+    install(cron, "cron", time.strftime("%H:%M", time.localtime(time.mktime(in_a_minute) - 5.5 * 3600)))
+    (note,) = cron.home.glob(".local/state/codex-preflight/*/schedule.json")
+    note.write_text(json.dumps({"since": {"cron": "2026-01-01T00:00:00Z"}}))
+    assert manifests(cron) == []
+    wait_for(lambda: manifests(cron) or "preflight" in cron.mail(), "a checkpoint in the next two minutes")
+    assert manifests(cron), cron.mail()
+
+
+@pytest.mark.slow
+def test_cron_writes_a_checkpoint_when_its_time_has_come_and_mails_nothing(cron: Corner) -> None:
     # In the second in which the table before ours was written: the one that cron would not tell from ours.
     assert cron.run("crontab", cron.home.parent / "theirs").returncode == 0
-    cron.start("cron", "-f")
-    wait_for(lambda: cron.run("test", "-e", "/run/crond.reboot").returncode == 0, "cron has started")
+    begin_cron(cron)
     install(cron, "cron", soon())
     assert manifests(cron) == []
-    wait_for(lambda: manifests(cron), "a checkpoint in the next two minutes")
+    wait_for(lambda: list(cron.home.glob(".local/state/codex-preflight/*/nights.json")), "a night in two minutes")
+    assert manifests(cron)
+    mails = cron.mail().count("Subject:")
+    wait_for(lambda: cron.mail().count("Subject:") > mails, "the next minute's mail for the job that says something")
+    assert "theirs says this" in cron.mail()
+    assert "preflight" not in cron.mail()
 
 
 def test_a_real_crontab_keeps_everybody_elses_lines(cron: Corner) -> None:
@@ -107,6 +124,11 @@ def test_a_real_crontab_keeps_everybody_elses_lines(cron: Corner) -> None:
     assert state(cron, "cron") == "edited"
     assert cron.preflight("hooks", "uninstall", "cron").returncode == 2
     assert cron.preflight("hooks", "uninstall", "cron", "--force").returncode == 0
+    assert cron.run("crontab", "-l").stdout == THEIRS
+    deep = cron.home.joinpath(*["a folder with a long name" * 8] * 6)
+    deep.mkdir(parents=True)
+    too_long = cron.preflight("hooks", "install", "cron", "--home", str(deep))
+    assert (too_long.returncode, "too long" in too_long.stderr) == (13, True)
     assert cron.run("crontab", "-l").stdout == THEIRS
     cron.run("crontab", "-r")
     install(cron, "cron", "04:05")

@@ -116,7 +116,7 @@ def test_a_damaged_archive_puts_nothing_in_place_and_names_the_frame(tmp_path: P
     archive.chmod(0o600)
     archive.write_bytes(data)
     before = visible(sample.path)
-    with pytest.raises(DamagedFile, match=r"frame 0 of the archive, bytes 0 to .* is damaged"):
+    with pytest.raises(Unverified, match=r"frame 0 of the archive, bytes 0 to .* is damaged: .*; none of .* is whole"):
         bench.restore(sample.large_thread_id, full=True)
     assert (visible(sample.path), bench.left_behind()) == (before, [])
 
@@ -154,9 +154,11 @@ def test_a_base_that_is_another_one_by_now_is_not_replaced(bench: Bench, codex: 
     bench.checkpoint(thread_id(2), archive="always")
     base.write_bytes(base.read_bytes()[:30_000] + b"\n")
     before = visible(codex.path)
-    with pytest.raises(Unsupported, match="not a file of this thread"):
+    with pytest.raises(Unsupported, match="which is not what it was any more") as told:
         bench.restore(thread_id(2), full=True)
     assert visible(codex.path) == before
+    assert told.value.hint is not None
+    assert "--resume --in-place" in told.value.hint
 
 
 def test_a_checkpoint_without_the_whole_thread_does_not_pretend_to_have_it(tmp_path: Path) -> None:
@@ -451,7 +453,8 @@ def test_something_foreign_in_the_way_is_not_touched(bench: Bench, codex: CodexH
         other = codex.path / "kept.txt"
         other.write_text("mine")
         rollout.symlink_to(other)
-    with pytest.raises(Unsupported, match="something that is not a file of this thread"):
+    words = {"folder": "something that is not a file of this thread", "link": "a symbolic link"}
+    with pytest.raises(Unsupported, match=words[kind]):
         bench.restore(thread_id(1))
     assert rollout.is_dir() or rollout.read_text() == "mine"
 
@@ -644,14 +647,14 @@ def test_undo_keeps_what_was_gone_on_with(bench: Bench, codex: CodexHome) -> Non
     assert rollout.read_bytes() == replaced
     (kept,) = told.data["kept"]  # type: ignore[misc]
     assert kept.read_bytes() == gone_on_with
-    with pytest.raises(UsageProblem, match="no restore to undo"):
+    with pytest.raises(UsageProblem, match=r"no restore of thread .* to undo"):
         bench.undo(thread_id(1))
 
 
 def test_an_unknown_thread_or_checkpoint_is_a_usage_error(bench: Bench, codex: CodexHome) -> None:
     codex.thread(1)
     bench.checkpoint(thread_id(1))
-    with pytest.raises(UsageProblem, match="no checkpoint that holds"):
+    with pytest.raises(UsageProblem, match="no checkpoint holds thread"):
         bench.restore(thread_id(7))
     with pytest.raises(UsageProblem, match="no restore to undo"):
         bench.undo()

@@ -12,6 +12,7 @@ from preflight.checkpoint import nights as record
 from preflight.checkpoint import rereading
 from preflight.checkpoint.archiving import Archiving, Proof, archive_threads
 from preflight.checkpoint.nights import Nights as Remembered
+from preflight.checkpoint.rereading import Reading, Reread
 from preflight.config import EVERYTHING, Part, Settings
 from preflight.model import Severity
 from preflight.system.deadline import Deadline
@@ -36,6 +37,11 @@ def damage(path: Path, offset: int = 20) -> None:
     path.write_bytes(data)
 
 
+def read_back(nights: Nights, seconds: float | None = None) -> Reread:
+    how = Reading(how_much=EVERYTHING, deadline=Deadline(seconds), moved=lambda *_: None, program="a test")
+    return rereading.read_back(nights.store, how)
+
+
 def archive_file(nights: Nights, thread_id: str) -> Path:
     (path,) = (nights.store.archive / thread_id).glob("*.jsonl.zst")
     return path
@@ -43,7 +49,7 @@ def archive_file(nights: Nights, thread_id: str) -> Path:
 
 def all_files(nights: Nights) -> set[Path]:
     """Every file that the nights must read back once a week."""
-    files = {path for path in nights.store.folder.rglob("*") if path.is_file() and path.name != "manifest.json"}
+    files = {path for path in nights.store.folder.rglob("*") if path.is_file() and path.stem != "manifest"}
     return {path for path in files if path.parent != nights.store.folder and ".frames." not in path.name}
 
 
@@ -123,7 +129,7 @@ def test_seven_nights_read_everything_back(nights: Nights) -> None:
         result = nights.checkpoint(if_changed=True, all_threads=True, nightly=True)
         (told,) = result.data["read_back"]
         pieces += told["pieces"]
-    everything = rereading.read_back(nights.store, EVERYTHING, Deadline(None), lambda *_: None)
+    everything = read_back(nights)
     # The stretches are rounded up, so the seventh may reach a little into what the first one read.
     assert pieces >= everything.pieces
 
@@ -180,10 +186,10 @@ def test_an_archive_that_somebody_removed_is_found_and_made_anew(nights: Nights)
 
 def test_a_reading_that_is_cut_short_goes_on_where_it_stopped(nights: Nights) -> None:
     nights.checkpoint(all_threads=True)
-    whole = rereading.read_back(nights.store, EVERYTHING, Deadline(None), lambda *_: None)
-    first = rereading.read_back(nights.store, EVERYTHING, Deadline(0), lambda *_: None)
+    whole = read_back(nights)
+    first = read_back(nights, 0)
     assert (first.pieces, first.complete) == (0, False)
-    again = rereading.read_back(nights.store, EVERYTHING, Deadline(None), lambda *_: None)
+    again = read_back(nights)
     assert (again.pieces, again.complete) == (whole.pieces, True)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
+from preflight.checkpoint import archive_source
 from preflight.checkpoint.archive import Archive, BeganAnew, Proof
 from preflight.codex.sample_rollout import RolloutWriter
 from preflight.errors import DamagedFile, UsageProblem
@@ -154,6 +156,35 @@ def test_one_changed_byte_anywhere_is_found_by_the_full_proof(rollout: Path, arc
     assert append(archive, rollout, Proof.FULL).began_anew is BeganAnew.REWRITTEN
 
 
+def test_what_was_packed_before_the_proof_came_out_is_not_published(
+    rollout: Path, archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fake: the comparison waits until the new frame has been written."""
+    append(archive, rollout)
+    published = (folder / f"{NAME}.frames.jsonl").read_bytes()
+    data = bytearray(rollout.read_bytes())
+    data[50] ^= 1
+    rollout.write_bytes(data + lines(2500, seed=4))
+    packed = threading.Event()
+    real_pack, real_same = archive_source.pack, archive_source.Source._same
+
+    def packing(*arguments: object, **settings: object) -> object:
+        made = real_pack(*arguments, **settings)
+        packed.set()
+        return made
+
+    def comparing(*arguments: object) -> bool:
+        assert packed.wait(60)
+        return real_same(*arguments)
+
+    monkeypatch.setattr(archive_source, "pack", packing)
+    monkeypatch.setattr(archive_source.Source, "_same", comparing)
+    done = append(archive, rollout)
+    assert (done.generation, done.began_anew) == (2, BeganAnew.REWRITTEN)
+    assert (folder / f"{NAME}.frames.jsonl").read_bytes() == published
+    assert restored(archive, done) == rollout.read_bytes()
+
+
 def test_one_changed_byte_is_found_by_samples_within_a_week(rollout: Path, archive: Archive) -> None:
     append(archive, rollout)
     with rollout.open("r+b") as file:
@@ -248,7 +279,7 @@ def test_a_rate_and_the_progress_are_kept(rollout: Path, archive: Archive) -> No
 
 
 def test_a_rate_that_is_too_low_meets_the_time_limit(rollout: Path, archive: Archive) -> None:
-    done = append(archive, rollout, max_rate=1, deadline=Deadline(0.01))
+    done = append(archive, rollout, max_rate=1, deadline=Deadline(0.5))
     assert not done.complete
     assert 0 < done.raw_bytes < rollout.stat().st_size
 

@@ -17,15 +17,35 @@ from tests.archives import NAME, append, archive_file, lines, unpacked
 MB = 1_000_000
 
 ARCHIVE_IT = """
-import resource, sys
+import sys
 from pathlib import Path
+from preflight.checkpoint import archive_source, zstd_frames
 from preflight.checkpoint.archive import Archive, Proof
 from preflight.system.deadline import Deadline
 
+zstd_frames.PLAIN = zstd_frames.Shape(window_log=None, frame_bytes=100 << 20, gather_bytes=0)
+zstd_frames.LONG = archive_source.LONG = zstd_frames.Shape(window_log=27, frame_bytes=100 << 20, gather_bytes=0)
 rollout = Path(sys.argv[1])
 Archive(Path(sys.argv[2])).append(rollout, end=rollout.stat().st_size, prove=Proof.FULL, deadline=Deadline(None))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+VERIFY_IT = """
+import sys
+from pathlib import Path
+from preflight.checkpoint.archive import Archive
+from preflight.system.deadline import Deadline
+
+assert not Archive(Path(sys.argv[2])).verify(Path(sys.argv[1]).name, 1, deadline=Deadline(None)).damage
+"""
+RESTORE_IT = """
+import sys
+from pathlib import Path
+from preflight.checkpoint.archive import Archive
+
+rollout = Path(sys.argv[1])
+with rollout.with_name("restored").open("xb") as target:
+    Archive(Path(sys.argv[2])).read(rollout.name, 1, rollout.stat().st_size, target)
+"""
+TELL_MEMORY = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 
 def picture(size: int, seed: int) -> bytes:
@@ -66,10 +86,23 @@ def test_a_picture_is_stored_once_and_each_night_adds_what_is_new(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
-@pytest.mark.parametrize("size", [25 * MB, 40_000])
-def test_memory_stays_below_its_limit(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "window_kib"), [(25 * MB, 128 << 10), (40_000, 128 << 10), (0, 0)])
+def test_memory_stays_below_its_limit(tmp_path: Path, size: int, window_kib: int) -> None:
+    """Of several frames with a large window, too, one is unpacked at a time: there is memory for one window."""
     path = tmp_path / NAME
-    compactions(path, 400 * MB // (size + 100_000), size)
-    command = ["sh", "-c", '"$@"', "sh", sys.executable, "-c", ARCHIVE_IT, path, tmp_path / "thread"]
+    if size:
+        compactions(path, 400 * MB // (size + 100_000), size)
+    else:
+        path.write_bytes(lines(4 * MB, seed=1) * 100)
+    memory = [peak_kib(program, path, tmp_path / "thread") for program in (ARCHIVE_IT, VERIFY_IT, RESTORE_IT)]
+    assert memory[0] < 384_000
+    assert max(memory[1:]) < 80_000 + window_kib
+    state = Archive(tmp_path / "thread").state(NAME)
+    assert state is not None
+    assert len(state.frames) > 2
+
+
+def peak_kib(program: str, rollout: Path, folder: Path) -> int:
+    command = ["sh", "-c", '"$@"', "sh", sys.executable, "-c", program + TELL_MEMORY, rollout, folder]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 384_000
+    return int(done.stdout)

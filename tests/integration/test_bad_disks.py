@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import cannot_be_had
 from tests.troubled_home import PATIENT, ROOT, SOUND, Answer, Goals, TroubledHome, make_troubled_home
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
@@ -63,7 +64,7 @@ TRY = "import sys; from tests.integration import test_bad_disks as t; print(t.to
 def on_a_small_disk(work: Callable[..., object], folder: Path) -> str:
     """What `work` returned, in a process of its own whose `folder`/disk holds 4 MiB and not a byte more."""
     if UNSHARE is None:
-        pytest.skip("there is no unshare here")
+        cannot_be_had("there is no unshare here")
     disk = folder / "disk"
     disk.mkdir()
     ended = subprocess.run(
@@ -77,7 +78,7 @@ def on_a_small_disk(work: Callable[..., object], folder: Path) -> str:
         text=True,
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        pytest.skip(f"this machine lets nobody mount: {ended.stderr.strip()}")
+        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.strip()
 

@@ -39,11 +39,16 @@ def test_what_no_rule_keeps_is_gone_and_the_rest_reads_back(nights: Nights) -> N
 
 
 def test_a_dry_run_says_the_same_and_removes_nothing(nights: Nights) -> None:
+    for _ in range(2):
+        nights.checkpoint()  # nothing has changed: these share their rollout with the one before
+    nights.grow()
+    nights.checkpoint()
     before = contents(nights.root)
     (would,) = nights.prune(keep_last=1, dry_run=True).data["pruned"]
     assert contents(nights.root) == before
     (did,) = nights.prune(keep_last=1).data["pruned"]
     assert would["removed"] == did["removed"]
+    assert would["freed_bytes"] == did["freed_bytes"] > 0
 
 
 def test_files_that_a_later_checkpoint_shares_stay(nights: Nights) -> None:

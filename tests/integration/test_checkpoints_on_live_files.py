@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from preflight.checkpoint import capture
+from preflight import nightly
+from preflight.checkpoint import capture, make
+from preflight.checkpoint.manifest import ThreadRecord
+from preflight.checkpoint.store import Store
+from preflight.codex import boundary
 from preflight.codex.rollout import parse_name
-from preflight.config import Settings
-from preflight.errors import TimeLimitReached, UsageProblem
+from preflight.config import EVERYTHING, Settings
+from preflight.errors import Locked, TimeLimitReached, UsageProblem
 from preflight.system.deadline import Deadline
+from preflight.system.locks import RunLock
+from preflight.system.pace import Pace
 from tests.fixtures_codex import contents
 from tests.nights import Nights, found, nights_in, outcome
 
@@ -77,6 +83,34 @@ def test_named_threads_are_copied_alone_and_one_that_is_not_there_is_a_mistake(n
     assert [thread.thread_id for thread in nights.store.latest().threads] == [nights.sample.control_thread_id]
     with pytest.raises(UsageProblem):
         nights.checkpoint("01a2036e-0000-7000-8000-0123456789ab")
+
+
+def test_a_goal_thread_whose_rollout_is_gone_is_told_and_no_night_fails_for_it(nights: Nights) -> None:
+    nights.sample.large_rollout.unlink()
+    result = nights.night()
+    assert found(result, "rollout-missing")
+    assert (result.exit_code, outcome(result)) == (0, "made")
+    assert nights.store.latest().threads == ()
+    assert outcome(nights.night()) == "unchanged"
+    with_name = nights.checkpoint(nights.sample.large_thread_id)
+    assert (with_name.exit_code, len(found(with_name, "checkpoint-failed"))) == (12, 1)
+
+
+def test_no_home_and_an_empty_one_are_told(nights: Nights, tmp_path: Path) -> None:
+    assert found(nights.checkpoint(homes=()), "no-home")
+    (tmp_path / "empty").mkdir()
+    result = nights.checkpoint(homes=(tmp_path / "empty",))
+    assert (result.exit_code, len(found(result, "home-empty"))) == (0, 1)
+
+
+def test_one_home_that_fails_keeps_no_other_from_its_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nightly, "_LOCK_SECONDS", 0.0)
+    first, second = nights_in(tmp_path / "one"), nights_in(tmp_path / "two")
+    store = Store.open(first.root, first.home)
+    with RunLock(store.folder).acquire(Deadline(0), {"program": "a run"}), pytest.raises(Locked):
+        first.night(homes=(first.sample.path, second.sample.path))
+    assert Store(first.root, second.home.home_id).checkpoints()
+    assert not store.checkpoints()
 
 
 def test_a_thread_that_somebody_writes_to_is_copied_up_to_a_whole_line(nights: Nights) -> None:
@@ -218,6 +252,26 @@ def test_what_there_was_no_time_for_is_told_and_the_next_call_goes_on_with_the_r
     assert rollout_in(nights, first, goal).samefile(rollout_in(nights, newest(nights), goal))
 
 
+def test_what_was_copied_and_could_not_be_read_back_in_time_is_no_part_of_the_checkpoint(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = make.verify_thread
+
+    def in_time_for_one(folder: Path, record: ThreadRecord, *rest: object) -> object:
+        if record.thread_id != nights.sample.large_thread_id:
+            raise TimeLimitReached("the time limit came")
+        return real(folder, record, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(make, "verify_thread", in_time_for_one)
+        result = nights.checkpoint(all_threads=True)
+    assert (result.exit_code, len(found(result, "checkpoint-unfinished"))) == (75, 2)
+    assert [thread.thread_id for thread in nights.store.latest().threads] == [nights.sample.large_thread_id]
+    folder = nights.store.checkpoint_folder(newest(nights))
+    assert [path.parent.name for path in folder.rglob("*.jsonl")] == [nights.sample.large_thread_id]
+    assert nights.verify(read_part=EVERYTHING).exit_code == 0
+
+
 def test_finish_compares_with_the_run_before_the_update_and_not_with_the_night_after_it(nights: Nights) -> None:
     nights.run()
     run = newest(nights)
@@ -229,6 +283,39 @@ def test_what_would_be_copied_is_said_and_nothing_is_done(nights: Nights) -> Non
     result = nights.checkpoint(dry_run=True)
     assert result.data == {"would_checkpoint": [nights.sample.large_thread_id]}
     assert not nights.root.exists()
+
+
+def test_all_that_is_read_is_read_at_the_rate(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(Pace, "took", lambda self, size: taken.append(size) if self._rate else None)
+    nights.checkpoint(all_threads=True, max_rate=10**9)
+    manifest = nights.store.latest()
+    resumed = sum(file.length for file in manifest.files if file.role == "resume-rollout")
+    whole = sum(record.size_bytes for record in manifest.threads)
+    assert sum(taken) >= 2 * resumed + whole - 3 * 2**20  # copied, read back, archived; told by the MiB
+    taken.clear()
+    nights.verify(read_part=EVERYTHING, max_rate=10**9)
+    assert sum(taken) >= sum(file.length for file in manifest.files)
+
+
+def test_a_thread_that_takes_too_long_to_look_at_is_archived_all_the_same(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights.settings = Settings(keep_free_bytes=0, warning_bytes=100_000)
+    real = boundary.read_tail
+
+    def never_ends(files: boundary.OpenLineage, **how: object) -> object:
+        if files.lineage[0].file.thread_id == nights.sample.large_thread_id:
+            raise TimeLimitReached("the time limit came")
+        return real(files, **how)
+
+    monkeypatch.setattr(boundary, "read_tail", never_ends)
+    result = nights.checkpoint(all_threads=True)
+    (finding,) = found(result, "checkpoint-unfinished")
+    assert (result.exit_code, finding.thread_id) == (75, nights.sample.large_thread_id)
+    record = nights.store.latest().thread(nights.sample.large_thread_id)
+    assert (record.file, record.has_everything) == (None, True)
+    assert len(nights.store.latest().threads) == 3
 
 
 def test_how_far_it_is_can_be_followed(nights: Nights) -> None:

@@ -15,6 +15,7 @@ from preflight.errors import TimeLimitReached
 from preflight.model import Answer
 from preflight.system import children, processes
 from preflight.system.children import Child, network_free_prefix, run
+from tests.needs import cannot_be_had
 
 PYTHON = [sys.executable, "-c"]
 ENVIRONMENT = {"PATH": os.defpath}
@@ -133,7 +134,7 @@ def test_a_program_that_does_not_exist_is_not_started(tmp_path: Path) -> None:
 def test_behind_the_prefix_there_is_no_network_not_even_loopback(tmp_path: Path) -> None:
     prefix = network_free_prefix()
     if not prefix:
-        pytest.skip("this machine lets nobody make a network namespace")
+        cannot_be_had("this machine lets nobody make a network namespace")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         script = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"

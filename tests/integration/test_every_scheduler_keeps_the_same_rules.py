@@ -27,7 +27,7 @@ from tests.fake_schedulers import (
     FakeTaskScheduler,
 )
 
-TASK = r"\codex-preflight\nightly"
+TASK = r"\codex-preflight-nightly"
 FOREIGN_TASK = f'<Task xmlns="{SCHEMA[1:-1]}"><Settings><Priority>7</Priority><MultipleInstancesPolicy>Queue'
 FOREIGN_TASK += (
     "</MultipleInstancesPolicy></Settings><Actions><Exec><Command>theirs.exe</Command></Exec></Actions></Task>"
@@ -289,7 +289,8 @@ def test_it_is_broken_when_the_interpreter_is_gone(world: World) -> None:
 
 def test_it_is_broken_when_somebody_has_switched_it_off_and_installing_mends_it(world: World) -> None:
     if world.switch_off is None:
-        pytest.skip("cron has no switch")
+        assert world.scheduler.name == "cron"  # it has no switch
+        return
     install(world.scheduler, world.nightly())
     world.switch_off()
     assert world.state() is State.BROKEN
@@ -395,6 +396,16 @@ def test_a_scheduler_that_says_yes_and_does_nothing_is_found_out(tmp_path: Path)
     world = systemd(machine, tmp_path / "python")
     with pytest.raises(Unverified, match="the timer is not enabled"):
         install(world.scheduler, world.nightly())
+
+
+def test_a_crontab_without_a_cron_is_told(tmp_path: Path) -> None:
+    (tmp_path / "python").touch()
+    machine = FakeCron(env={}, user_home=tmp_path, folder=tmp_path, programs={"crontab"})
+    world = cron(machine, tmp_path / "python")
+    (note,) = install(world.scheduler, world.nightly()).found.notes
+    assert note.startswith("no cron was seen at work")
+    machine.programs.add("crond")
+    assert world.scheduler.look().notes == ()
 
 
 def test_a_crontab_is_not_written_in_the_second_in_which_it_was_read(tmp_path: Path) -> None:

@@ -329,6 +329,45 @@ def test_a_rollout_that_cannot_be_read_any_more_is_not_called_rewritten(home: Tr
     well(home, goals)
 
 
+def test_a_goal_thread_that_codex_has_compressed_is_told_for_nobody_has_compared_it(home: TroubledHome) -> None:
+    goals = active(home)
+    path = home.rollouts[PATIENT]
+    path.with_name(path.name + ".zst").write_bytes(b"\x28\xb5\x2f\xfd, whatever it was")
+    path.unlink()
+    answer = home.call("finish")
+    (finding,) = [one for one in answer.envelope["findings"] if one["id"] == "rollout-compressed"]
+    assert (answer.code, finding["severity"], finding["thread_id"]) == (3, "warn", PATIENT)
+    assert home.goals() == goals
+
+
+def test_the_goal_of_a_harmed_thread_stays_paused_through_the_next_run_until_a_person_wants_it(
+    home: TroubledHome,
+) -> None:
+    path = home.rollouts[PATIENT]
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"How far are you?", b"What about this?"))
+    assert "goal-not-put-back" in home.call("finish").findings(PATIENT)
+
+    assert home.call("run").code == 3  # the archive began anew
+    answer = home.call("finish")  # compared with a checkpoint that has the harm in it
+    assert answer.findings(PATIENT).keys() == {"goal-not-put-back"}
+    assert "resume-goals" in answer.findings(PATIENT)["goal-not-put-back"]["remedy"]
+    assert {thread: row["status"] for thread, row in home.goals().items()} == {SOUND: "active", PATIENT: "paused"}
+
+    assert home.call("resume-goals").code == 0
+    assert statuses(home) == {"active"}
+    assert home.call("finish").code == 0
+
+
+def test_a_person_who_sets_the_withheld_goal_going_has_decided_it(home: TroubledHome) -> None:
+    path = home.rollouts[PATIENT]
+    path.write_bytes(path.read_bytes().replace(b"How far are you?", b"What about this?"))
+    assert "goal-not-put-back" in home.call("finish").findings(PATIENT)
+    home.change_goals("UPDATE thread_goals SET status = 'active', updated_at_ms = updated_at_ms + 1")
+    assert "goal-not-put-back" not in home.call("finish").findings(PATIENT)
+    assert statuses(home) == {"active"}
+
+
 def test_a_fork_is_compared_with_every_file_that_it_is_made_of(tmp_path: Path) -> None:
     base_id = "01a2036d-0000-7000-8000-0000000000ba"
     home = make_troubled_home(tmp_path, paginated=True)
@@ -516,6 +555,20 @@ def test_goals_that_the_update_drops_are_all_written_anew_as_they_were_before_th
     assert (answer.code, answer.findings()) == (0, {}), answer
     assert goals_of(old, "goals_1.sqlite") == before
     assert ask(old, "finish").data["finished"][0]["goals"] == []
+
+
+def test_after_a_run_that_said_no_a_dropped_goal_is_active_as_it_was_then(old: CodexHome) -> None:
+    before = goals_of(old, "state_5.sqlite")
+    (path,) = old.path.glob(f"sessions/*/*/*/*{thread_id(3)}.jsonl")
+    away = path.with_suffix(".away")
+    path.rename(away)
+    assert ask(old, "run", "--target-version", "0.134.0").code == 10
+    assert goals_of(old, "state_5.sqlite") == before, "the run has put its pause back"
+    away.rename(path)
+
+    take_over_by_0_134(old)  # somebody has installed it all the same
+    ask(old, "finish")
+    assert goals_of(old, "goals_1.sqlite") == before
 
 
 def test_a_goal_whose_rollout_went_with_the_update_is_written_when_that_is_back(old: CodexHome) -> None:

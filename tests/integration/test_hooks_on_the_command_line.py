@@ -11,43 +11,17 @@ from pathlib import Path
 import pytest
 
 from preflight.integrations.machine import Machine, command_faults, nightly_python
+from tests.fake_schedulers import installed_beside_cron
 from tests.private_machine import own_python
 
 NAMES = ["systemd", "cron", "launchd", "taskscheduler"]
-#: Stands for the real program of cron: one table in one file.
-FAKE_CRONTAB = """#!/bin/sh
-table="$HOME/the-table"
-case $1 in
--l) [ -e "$table" ] || { echo "no crontab for somebody" >&2; exit 1; }; cat "$table" ;;
--r) rm "$table" ;;
--) cat >"$table" ;;
-esac
-"""
-
 Hooks = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def hooks(user: Path, tmp_path: Path) -> Hooks:
-    """An installed preflight on a machine with cron and nothing else."""
-    python = own_python(tmp_path / "installed")
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "crontab").write_text(FAKE_CRONTAB)
-    (programs / "crontab").chmod(0o755)
-    for name in ("sh", "cat", "rm"):
-        (programs / name).symlink_to(f"/bin/{name}")
-
-    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [python, "-P", "-m", "preflight", "hooks", *words],
-            env={"HOME": str(user), "PATH": str(programs), **env},
-            capture_output=True,
-            text=True,
-            cwd=user,
-        )
-
-    return run
+    call = installed_beside_cron(tmp_path, user)
+    return lambda *words, **env: call("hooks", *words, **env)
 
 
 def data(done: subprocess.CompletedProcess[str]) -> dict:
@@ -71,9 +45,13 @@ def test_the_whole_way(hooks: Hooks, user: Path) -> None:
     done = data(hooks("install", "cron", "--at", "4:05", "--json"))
     assert (done["before"], done["state"], done["steps"]) == ("absent", "installed", plan["steps"])
     assert "is installed already" in hooks("install", "cron").stdout
+    moved = hooks("install", "cron", "--at", "4:06", "--dry-run").stdout.splitlines()
+    assert [each[4:13].rstrip() for each in moved if each.startswith("    ")] == [
+        "- # begin", "- 5 4 * *", "- 35 * *", "- # end c", "+ # begin", "+ 6 4 * *", "+ 36 * *", "+ # end c",
+    ]  # fmt: skip
     (status,) = data(hooks("status", "cron", "--json"))["hooks"]
     assert list(status) == ["name", "available", "state", "at", "interpreter", "details"]
-    assert (status["state"], status["at"], status["details"]) == ("installed", "04:05", [])
+    assert (status["state"], status["at"]) == ("installed", "04:05")
     assert "nothing of ours any more" in hooks("uninstall", "cron").stdout
     assert "has nothing of ours" in hooks("uninstall", "cron").stdout
     assert not (user / "the-table").exists()
@@ -112,6 +90,9 @@ def test_print_gives_the_bytes_of_the_file_and_nothing_else(hooks: Hooks) -> Non
         ((), {"XDG_STATE_HOME": "/x"}, "--store /x/codex-preflight"),
         ((), {"PREFLIGHT_CONFIG": "/c.toml"}, "--config /c.toml"),
         ((), {"CODEX_HOME": "/srv/codex"}, "--home /srv/codex"),
+        ((), {"CODEX_SQLITE_HOME": "/srv/a b"}, "--env 'CODEX_SQLITE_HOME=/srv/a b'"),
+        ((), {"PREFLIGHT_RETENTION_KEEP_DAILY": "3"}, "--env PREFLIGHT_RETENTION_KEEP_DAILY=3"),
+        ((), {"PREFLIGHT_THRESHOLDS_WARNING": "", "UNRELATED": "1"}, ""),
     ],
 )
 def test_the_night_means_the_same_places_as_the_one_who_installs_it(
@@ -127,9 +108,31 @@ def test_the_default_home_stays_beside_the_one_of_a_variable(hooks: Hooks, user:
     assert line.endswith(f" -q --home /srv/codex --home {user}/.codex")
 
 
+def test_the_night_finds_the_codex_that_the_one_who_installs_it_has(hooks: Hooks, tmp_path: Path) -> None:
+    """A scheduler's PATH has not the folder of nvm, npm or Homebrew: no trial, and nobody would know the version."""
+    codex = tmp_path / "npm/bin/codex"
+    codex.parent.mkdir(parents=True)
+    codex.touch(0o755)
+    line = hooks("print", "cron", PATH=str(codex.parent)).stdout.splitlines()[1]
+    assert line.endswith(f" -q --env PATH={codex.parent}")
+
+
+@pytest.mark.parametrize("words", [["list"], ["print", "cron"], ["status"], ["status", "cron"]])
+def test_what_changes_nothing_can_be_run_dry_as_well(hooks: Hooks, words: list[str]) -> None:
+    assert data(hooks(*words, "--dry-run", "--json")) == data(hooks(*words, "--json"))
+
+
 @pytest.mark.parametrize("words", [["install", "cron", "--at", "24:00"], ["install", "atd"], ["print"], ["install"]])
 def test_a_call_that_cannot_be_understood_is_a_usage_error(hooks: Hooks, words: list[str]) -> None:
     assert hooks(*words).returncode == 2
+
+
+@pytest.mark.parametrize("where", ["home", "config"])
+def test_a_night_that_would_fail_every_time_is_not_installed(hooks: Hooks, user: Path, where: str) -> None:
+    done = hooks("install", "cron", f"--{where}", "/not/there")
+    assert done.returncode == 2
+    assert "/not/there" in done.stderr
+    assert not (user / "the-table").exists()
 
 
 def test_a_scheduler_that_is_not_here_is_refused(hooks: Hooks) -> None:

@@ -24,6 +24,7 @@ import psutil
 import pytest
 
 from preflight.codex.sample_home import SampleHome, make_sample_home
+from tests.needs import cannot_be_had
 
 HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 FILES = ("pre-update", "post-update", "preflight-hook.sh")
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the hooks are shell 
 def shell(request) -> list[str]:
     command = SHELLS[request.param]
     if command and shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+        cannot_be_had(f"{command[0]} is not installed")
     return [str(shutil.which(command[0])), *command[1:]] if command else []
 
 
@@ -452,7 +453,7 @@ def test_shellcheck_has_nothing_to_say():
     beside_python = str(Path(sys.executable).parent)
     shellcheck = shutil.which("shellcheck", path=os.pathsep.join([beside_python, os.environ["PATH"]]))
     if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
+        cannot_be_had("shellcheck is not installed")
     subprocess.run([shellcheck, "-x", *FILES], cwd=HOOKS, check=True)
 
 

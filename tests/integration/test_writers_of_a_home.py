@@ -90,7 +90,7 @@ def rollout(home: Home, thread_id: str = THREAD, segment: str = "", suffix: str 
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"{}\n")
     return RolloutFile(
-        path=path,
+        place=str(path),
         thread_id=thread_id,
         segment_id=segment[1:] or None,
         stamp="2026-11-22T13-24-15",

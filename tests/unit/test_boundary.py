@@ -23,7 +23,7 @@ def listed(path: Path) -> RolloutFile:
     name = rollout.parse_name(path.name)
     assert name is not None
     return RolloutFile(
-        path=path,
+        place=str(path),
         thread_id=name.thread_id,
         segment_id=name.segment_id,
         stamp=name.stamp,

@@ -51,6 +51,17 @@ def test_another_work_begins_its_own_time() -> None:
     assert lines == ["10.0 MB of 1.00 GB archived (1 %), 1.00 MB/s, 16 min left"]
 
 
+def test_the_next_file_of_the_same_work_keeps_the_rate() -> None:
+    progress, clock, lines = shown(on_terminal=False)
+    for _ in range(3):  # three files of 40 MB in four seconds each: none is told while it is read
+        for second in range(4):
+            progress.moved("archived", second * 10**7, 4 * 10**7)
+            clock.now += 1
+    progress.moved("archived", 0, 4 * 10**7)
+    progress.moved("archived", 10**6, 4 * 10**7)
+    assert lines == ["20.0 MB of 40.0 MB archived (50 %), 8.00 MB/s, 2 s left"]
+
+
 def test_hours_are_told_as_hours_and_an_unknown_rate_as_nothing() -> None:
     progress, clock, lines = shown(on_terminal=False)
     progress.moved("copied", 0, 10**12)

@@ -50,6 +50,31 @@ def test_a_journal_that_was_never_written_has_nothing_to_put_back(path: Path) ->
     assert not path.exists()
 
 
+def test_a_goal_that_is_withheld_stays_so_until_it_is_put_back_or_paused_anew(path: Path) -> None:
+    journal, one = Journal(path), intent()
+    journal.record_pause(one)
+    journal.record_paused(one, 1_795_000_000_900)
+    journal.record_withheld(one, "20261122T120000Z-0a1b2c")
+    (entry,) = Journal(path).pending()
+    assert (entry.withheld_by, entry.paused_updated_at_ms) == ("20261122T120000Z-0a1b2c", 1_795_000_000_900)
+    again = intent(run_id="run-2")
+    journal.record_pause(again)
+    assert [entry.withheld_by for entry in Journal(path).pending()] == [None]
+    journal.record_withheld(again, "20261122T130000Z-0a1b2c")
+    journal.record_restored(again, "restored")
+    assert Journal(path).pending() == []
+
+
+def test_which_pauses_were_undone_can_be_told_from_those_that_ended_otherwise(path: Path) -> None:
+    journal = Journal(path)
+    for number, outcome in ((1, "restored"), (2, "changed"), (3, "over")):
+        journal.record_pause(intent(number))
+        journal.record_paused(intent(number), 1_795_000_000_900 + number)
+        journal.record_restored(intent(number), outcome)
+    (undone,) = Journal(path).put_back()
+    assert (undone.intent.thread_id, undone.paused_updated_at_ms) == ("thread-1", 1_795_000_000_901)
+
+
 def test_a_promise_a_deed_and_an_end(path: Path) -> None:
     journal, one = Journal(path), intent()
 

@@ -87,6 +87,49 @@ def test_published_it_can_be_loaded_and_no_longer_changed(tmp_path: Path) -> Non
     assert manifest.load(path) == sample_manifest()
 
 
+def test_its_digest_lies_beside_it_as_sha256sum_reads_it(tmp_path: Path) -> None:
+    folder = write_files(tmp_path)
+    ref = manifest.publish(folder, sample_manifest())
+    assert (folder / "manifest.sha256").read_bytes() == f"{ref.manifest_sha256}  manifest.json\n".encode()
+    assert stat.S_IMODE((folder / "manifest.sha256").stat().st_mode) == 0o400
+    assert manifest.has_digest(folder)
+
+
+def test_the_digest_is_there_before_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_files(tmp_path)
+    names = []
+    real = manifest.files.publish
+    monkeypatch.setattr(manifest.files, "publish", lambda path, *a, **k: (names.append(path.name), real(path, *a, **k)))
+    manifest.publish(folder, sample_manifest())
+    assert names == ["manifest.sha256", "manifest.json"]
+
+
+def test_a_changed_word_in_it_is_noticed(tmp_path: Path) -> None:
+    folder = write_files(tmp_path)
+    manifest.publish(folder, sample_manifest())
+    path = folder / "manifest.json"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes().replace(b"/home/u/.codex", b"/home/v/.codex"))
+    with pytest.raises(DamagedFile, match="not what was written"):
+        manifest.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"0" * 64, b"0" * 64 + b"  manifest.json\n\n", b"Z" * 64 + b"  manifest.json\n"]
+)
+def test_a_digest_that_is_none_is_damage_and_none_at_all_is_an_old_checkpoint(tmp_path: Path, content: bytes) -> None:
+    folder = write_files(tmp_path)
+    manifest.publish(folder, sample_manifest())
+    digest = folder / "manifest.sha256"
+    digest.chmod(0o600)
+    digest.write_bytes(content)
+    with pytest.raises(DamagedFile, match="digest"):
+        manifest.load(folder / "manifest.json")
+    digest.unlink()
+    assert manifest.load(folder / "manifest.json") == sample_manifest()
+    assert not manifest.has_digest(folder)
+
+
 def test_it_is_not_published_over_files_that_are_missing_or_of_another_length(tmp_path: Path) -> None:
     folder = write_files(tmp_path)
     rollout = folder / "threads" / THREAD / "rollout.jsonl"

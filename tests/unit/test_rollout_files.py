@@ -15,6 +15,11 @@ from preflight.codex.sample_rollout import RolloutWriter, rollout_path
 from preflight.errors import DamagedFile
 from preflight.model import HistoryBase, HistoryMode
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 THREAD = "01a2036d-0000-7000-8000-00000000000a"
 SEGMENT = "01a2036d-0000-7000-8000-00000000000b"
 STAMP = "2026-11-22T13-23-39"
@@ -210,3 +215,24 @@ def test_backwards_every_line_that_may_matter_comes_once_whole_and_newest_first(
 def test_what_counts_as_a_record_and_what_as_damage(line: bytes, record: bool, damaged: bool) -> None:
     assert (lines.parse(line) is not None) is record
     assert lines.is_damaged(line) is damaged
+
+
+def test_the_first_line_of_a_compressed_one_is_read(tmp_path: Path) -> None:
+    """As a fork that Codex has compressed: whom it goes on from must be known before that file is replaced."""
+    line = b'{"timestamp":"2026-11-22T13:25:08.403Z","ordinal":3,"type":"session_meta","payload":{"id":"'
+    line += (
+        THREAD.encode() + b'","history_base":{"thread_id":"' + SEGMENT.encode() + b'","end_ordinal_exclusive":3}}}\n'
+    )
+    packed = tmp_path / f"rollout-{STAMP}-{THREAD}.jsonl.zst"
+    packed.write_bytes(zstd.compress(line + b"what comes later\n" * 9_000))
+    meta = rollout.read_meta(packed)
+    assert (meta.thread_id, meta.first_ordinal) == (THREAD, 3)
+    assert meta.history_base == HistoryBase(file_id=SEGMENT, end_ordinal_exclusive=3, end_byte_offset=None)
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no zstd frame", zstd.compress(b"{}" * 90_000)[:-12]])
+def test_a_compressed_one_that_cannot_be_unpacked_is_damaged(tmp_path: Path, content: bytes) -> None:
+    packed = tmp_path / f"rollout-{STAMP}-{THREAD}.jsonl.zst"
+    packed.write_bytes(content)
+    with pytest.raises(DamagedFile):
+        rollout.read_meta(packed)

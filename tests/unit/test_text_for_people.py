@@ -237,3 +237,22 @@ def test_values_of_other_verbs_become_lines_and_tables() -> None:
         "Nothing\n"
         "  none\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("goal", "words"),
+    [
+        ({"outcome": "restored"}, "put back"),
+        ({"outcome": "changed"}, "changed by somebody since it was paused; left as it is"),
+        ({"outcome": "changed", "pending": True}, "stays paused, because its thread was harmed"),
+    ],
+)
+def test_what_became_of_a_goal_is_said_in_words(goal: dict[str, object], words: str) -> None:
+    finished = [{"home": Path("/home/u/.codex"), "goals": [{"thread_id": THREAD, **goal}]}]
+    text = shown(Result(command="finish", verdict=Verdict.WARN, data={"finished": finished}))
+    assert f"goal of thread {THREAD}: {words}" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("code", "word"), [(0, "VERIFIED: "), (12, "UNVERIFIED: "), (75, "TRY LATER: ")])
+def test_what_was_not_read_to_its_end_is_not_called_verified(code: int, word: str) -> None:
+    assert shown(Result(command="verify", exit_code=code, data={"files": []})).startswith(word)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from preflight.commands.hooks import _NAMES, NIGHTLY_WORDS
-from preflight.integrations.interface import Condition, Nightly, Place
+from preflight.integrations.interface import Condition, Nightly, Place, Time
 from preflight.integrations.machine import Machine
 from preflight.integrations.marks import condition_of
 from preflight.integrations.schedules import DEFAULT_TIME, SCHEDULERS
+from tests.needs import cannot_be_had
 
 HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 BY_HAND = {
@@ -52,8 +53,9 @@ def test_each_is_named_in_the_table_and_carries_our_mark(file: str) -> None:
         assert condition_of(text) is Condition.OURS
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        cannot_be_had("there is no systemd-analyze here")
     units = [HOOKS / file for file in BY_HAND["systemd"][1]]
     done = subprocess.run(
         ["systemd-analyze", "--user", "verify", *units],
@@ -69,14 +71,26 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
 
 def test_the_units_make_up_a_night_end_in_time_and_take_warnings_for_a_success() -> None:
     service, timer = (place.content.decode().splitlines() for place in rendered("systemd"))
-    assert {"Type=oneshot", "TimeoutStartSec=1200", "SuccessExitStatus=3 75", "UMask=0077"} <= set(service)
+    limit = int(NIGHTLY_WORDS[NIGHTLY_WORDS.index("--timeout") + 1])
+    assert limit == 900
+    # Five minutes for what cannot be cut short; a night that its own limit ended is no failure, the next one goes on.
+    assert {"Type=oneshot", f"TimeoutStartSec={limit + 300}", "SuccessExitStatus=3 75", "UMask=0077"} <= set(service)
     assert {"OnCalendar=*-*-* 03:10:00", "Persistent=true", "WantedBy=timers.target"} <= set(timer)
+
+
+@pytest.mark.parametrize(("at", "asking"), [(Time(3, 10), "40"), (Time(23, 45), "15"), (Time(0, 30), "0")])
+def test_the_crontab_asks_every_hour_whether_the_night_was_missed(at: Time, asking: str) -> None:
+    machine = Machine(env={}, user_home=Path("/home/somebody"), folder=Path("/home/somebody/.config"))
+    (block,) = SCHEDULERS["cron"](machine).places(Nightly(command=("/p", "100%"), at=at))
+    _, night, asks, _ = block.content.decode().splitlines()
+    assert night == f"{at.minute} {at.hour} * * * /p 100\\%"
+    assert asks == f"{asking} * * * * /p 100\\% --if-missed {at}"
 
 
 def test_the_agent_is_a_property_list_with_a_list_of_words() -> None:
     (place,) = rendered("launchd")
     agent = plistlib.loads(place.content)
-    assert agent["ProgramArguments"] == ["/usr/local/bin/python3", *NIGHTLY_WORDS]
+    assert agent["ProgramArguments"] == ["/usr/local/bin/python3", *NIGHTLY_WORDS, "--if-missed", "03:10"]
     assert (agent["StartCalendarInterval"], agent["Umask"]) == ({"Hour": 3, "Minute": 10}, 0o077)
     assert agent["Label"] == Path(BY_HAND["launchd"][1][0]).name.removesuffix(".plist")
 

@@ -90,7 +90,7 @@ def seen(
     """A thread about which there is nothing to say, but for what is given."""
     identity = FileIdentity(device=1, inode=2, size_bytes=size, modified_ns=3)
     file = RolloutFile(
-        path=Path(f"/home/ada/.codex/sessions/rollout-2026-05-30T09-00-00-{thread_id}.jsonl"),
+        place=f"/home/ada/.codex/sessions/rollout-2026-05-30T09-00-00-{thread_id}.jsonl",
         thread_id=thread_id,
         segment_id=None,
         stamp="2026-05-30T09-00-00",
@@ -299,6 +299,12 @@ WARNINGS = [
     ("target-drops-goals", on(seen(), now=replace(RUNNING, drops_goals=Answer.YES))),
     ("target-drops-goals", on(seen(), now=replace(RUNNING, drops_goals=Answer.UNKNOWN))),
     ("checkpoint-stale", on(now=replace(LOOKING, checkpoint_age_seconds=48 * 3600.0 + 1))),
+    ("schedule-stale", on(now=replace(LOOKING, scheduled_seconds=48 * 3600.0 + 1))),
+    ("schedule-stale", on(now=replace(LOOKING, nights_are_made=True, scheduled_seconds=60.0))),
+    (
+        "schedule-stale",
+        on(now=replace(LOOKING, nights_are_made=True, night_age_seconds=48 * 3600.0 + 1, checkpoint_age_seconds=60.0)),
+    ),
     ("damaged-lines", on(seen(damaged=1))),
     ("torn-last-line", on(seen(torn=1))),
     ("projection-stale", on(findings=(Finding(finding_id="projection-stale", severity=Severity.WARN, cause="c"),))),
@@ -317,6 +323,12 @@ def test_each_of_these_has_a_value_below_which_it_is_silent() -> None:
     assert told(on(now=replace(LOOKING, checkpoint_age_seconds=48 * 3600.0))) == []
     assert told(on(now=replace(LOOKING, checkpoint_age_seconds=None))) == []
     assert told(on(now=replace(RUNNING, checkpoint_age_seconds=1e9))) == [], "run makes a new one"
+    assert told(on(now=replace(LOOKING, scheduled_seconds=48 * 3600.0))) == [], "the first night may still come"
+    long_ago = replace(LOOKING, night_age_seconds=1e6, checkpoint_age_seconds=60.0)
+    assert told(on(now=long_ago)) == [], "nobody has promised any more nights"
+    assert told(on(now=replace(long_ago, scheduled_seconds=60.0))) == [], "installed anew"
+    assert told(on(now=replace(long_ago, scheduled_seconds=1e6))) == [("schedule-stale", "warn")]
+    assert told(on(now=replace(RUNNING, scheduled_seconds=1e6))) == []
     assert told(on(seen(status=None), now=replace(RUNNING, drops_goals=Answer.YES))) == [], "no goal to lose"
     assert told(on(seen(torn=9, writer=WriterState.LIVE))) == [], "a line that is being written"
     assert told(on(seen(V8_STRING_LIMIT, status=None, checkpoint=PROTECTED))) == [("size-danger", "warn")]
