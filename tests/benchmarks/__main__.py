@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [--quick] [--only TOPIC ...] [--folder PLACE]
 
-Prints one Markdown table a topic. Takes about 6 GB of disk below PLACE (else the temporary folder) and gives
+Prints one Markdown table a topic. Takes about 14 GB of disk below PLACE (else the temporary folder) and gives
 them back; fetches Codex from npm once, as the tests do. `--quick` makes everything tiny: the figures then
 say nothing, but every row is there and every check is made. Ends with 1 when a check does not hold:
 then the programs did not answer the same question. A budget that is missed is only told.
@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from preflight.system.mounts import filesystem_kind
+from tests.benchmarks.archive import archive
+from tests.benchmarks.archive_choice import archive_choice
 from tests.benchmarks.boundary_search import boundary_search
 from tests.benchmarks.check_and_doctor import check_and_doctor
 from tests.benchmarks.full_pass import full_pass
@@ -31,6 +33,7 @@ from tests.benchmarks.peak_memory import peak_memory
 from tests.benchmarks.run_and_copy import run_and_copy
 from tests.benchmarks.start import start
 from tests.benchmarks.tables import Table
+from tests.benchmarks.unchanged_home import unchanged_home
 from tests.benchmarks.workbench import FULL, QUICK, Scale, Workbench, amount
 
 TOPICS: Mapping[str, Callable[[Workbench], Table]] = {
@@ -42,6 +45,9 @@ TOPICS: Mapping[str, Callable[[Workbench], Table]] = {
     "memory": peak_memory,
     "open": open_file,
     "pass": full_pass,
+    "unchanged": unchanged_home,
+    "choice": archive_choice,
+    "archive": archive,
 }
 
 
@@ -76,9 +82,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _needed_bytes(scale: Scale) -> int:
-    """The long rollout, the images, the tail of the sparse file, the full pass, two crowded homes and a checkpoint."""
-    homes = 2 * scale.threads * 35_000
-    return scale.long + sum(scale.image_lines) + scale.sparse_tail + scale.full_pass + homes + 3 * scale.middle
+    """The long rollout, images, the tail of the sparse file, the full pass, crowded homes, a checkpoint, archives."""
+    homes = 3 * scale.threads * 35_000
+    files = scale.long + sum(scale.image_lines) + scale.sparse_tail + scale.full_pass + homes + 3 * scale.middle
+    return files + scale.long // 2 + 8 * scale.archived
 
 
 def _measure(folder: Path, scale: Scale, topics: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 _IMPORTS = "import sys, preflight.codex.boundary as b, preflight.model as m, preflight.system.files as f, pathlib"
 _SEARCH = """
 path = pathlib.Path(sys.argv[1])
-file = m.RolloutFile(path=path, thread_id="", segment_id=None, stamp="", archived=False, compressed=False,
+file = m.RolloutFile(place=sys.argv[1], thread_id="", segment_id=None, stamp="", archived=False, compressed=False,
                      identity=f.identity(path))
 with b.opened((m.Segment(file=file, end_offset=None),)) as files:
     b.read_tail(files)

@@ -58,7 +58,7 @@ class LongRollout:
     @property
     def lineage(self) -> tuple[Segment, ...]:
         file = RolloutFile(
-            path=self.path,
+            place=str(self.path),
             thread_id=self.thread_id,
             segment_id=None,
             stamp=STAMP,

@@ -24,7 +24,7 @@ class _Case:
     rollout: LongRollout
     distance: int | None
     longest_line: int
-    verbs: tuple[str, ...] = ("check", "run")
+    calls: tuple[str, ...] = ("check --json", "run --archive never --json")
 
 
 def peak_memory(bench: Workbench) -> Table:
@@ -44,9 +44,9 @@ def peak_memory(bench: Workbench) -> Table:
     hole = f"{amount(scale.sparse)}, sparse"
     for case in (
         _Case(amount(scale.long), "small", bench.long, scale.middle, _LONGEST_TEXT_LINE),
-        _Case(f"{amount(scale.long)}, no boundary", "small", bench.long, None, _LONGEST_TEXT_LINE, ("check",)),
+        _Case(f"{amount(scale.long)}, no boundary", "small", bench.long, None, _LONGEST_TEXT_LINE, ("check --json",)),
         _Case(hole, "sparse", sparse, scale.middle, _LONGEST_TEXT_LINE),
-        _Case(f"{hole}, no boundary", "sparse", sparse, None, _LONGEST_TEXT_LINE, ("check",)),
+        _Case(f"{hole}, no boundary", "sparse", sparse, None, _LONGEST_TEXT_LINE, ("check --json",)),
         _Case(f"images, longest line {amount(longest_image)}", "images", bench.images, 1, longest_image),
     ):
         case.rollout.only(case.distance)
@@ -74,7 +74,7 @@ def _measure(bench: Workbench, table: Table, case: _Case) -> None:
         if bench.store.exists():
             shutil.rmtree(bench.store)
 
-    verbs = {f"preflight {verb} --json": bench.preflight(verb, "--json", home=home) for verb in case.verbs}
+    verbs = {f"preflight {call}": bench.preflight(*call.split(), home=home) for call in case.calls}
     measured = paired(
         {program: bench.launcher.contender(process, arrange) for program, process in verbs.items()},
         min(3, bench.scale.rounds),

@@ -14,7 +14,8 @@ from tests.benchmarks.workbench import VERSION, Workbench, amount, read_json
 
 __all__ = ["run_and_copy"]
 
-_RUN, _COPY, _TRIAL = "preflight run --json", "cp and sync", "trial resume, in a run of its own"
+_RUN, _COPY, _TRIAL = "preflight run --archive never --json", "cp and sync", "trial resume, in a run of its own"
+_WITH_ARCHIVE = "preflight run --json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ def run_and_copy(bench: Workbench) -> Table:
             "Whole processes, warm. `run` finds the goal active, pauses it, writes a checkpoint, reads it back, proves",
             "that it gives the same history as the whole thread, and puts it on the disk; no Codex is on its PATH.",
             "`cp` copies the same resume rollout and the same databases and `sync` puts them on the disk: no search,",
-            "no proof. The trial is timed by the run, from the start of Codex to its answer to `thread/resume`.",
+            "no proof. The archive of the whole thread comes in addition, when time allows: it has a row of its own.",
+            "The trial is timed by the run, from the start of Codex to its answer to `thread/resume`.",
         ],
     )
     small = bench.home("small", lambda: bench.long, 3)
@@ -44,6 +46,7 @@ def run_and_copy(bench: Workbench) -> Table:
     ):
         _compare(bench, table, _Case(f"{name}, boundary {amount(distance)} from the end", home, distance))
     bench.long.only(scale.near)
+    _with_archive(bench, table, small)
     _trial(bench, table, small)
     _put_away(bench)
     return table
@@ -53,13 +56,13 @@ def _compare(bench: Workbench, table: Table, case: _Case) -> None:
     bench.long.only(case.distance)
     output, kept, copies = (bench.folder / name for name in ("said.json", "kept", "copies"))
     _arrange(bench, case.home)
-    bench.launcher.run(bench.preflight("run", "--json", home=case.home, output=output))
+    bench.launcher.run(bench.preflight("run", "--archive", "never", "--json", home=case.home, output=output))
     said = read_json(output)
     _check_answer(table, case, said)
     checkpoint = Path(said["data"]["checkpoint"]["path"]).parent
     names = _keep(checkpoint, kept)
 
-    run = bench.preflight("run", "--json", home=case.home)
+    run = bench.preflight("run", "--archive", "never", "--json", home=case.home)
     copy = bench.shell('cp -- "$@" copies/ && sync copies/*', *names)
     measured = paired(
         {
@@ -113,13 +116,24 @@ def _empty(folder: Path) -> None:
     folder.mkdir()
 
 
+def _with_archive(bench: Workbench, table: Table, home: CrowdedHome) -> None:
+    case = f"3 threads, boundary {amount(bench.scale.near)} from the end"
+    run = bench.launcher.contender(bench.preflight("run", "--json", home=home), lambda: _arrange(bench, home))
+    measured = paired({_WITH_ARCHIVE: run}, min(3, bench.scale.rounds), warm_up=False)[_WITH_ARCHIVE]
+    table.rows.append(Row(case, _WITH_ARCHIVE, measured, at_most((measured.peak_bytes or 0) / 1e6, 384, " MB")))
+    archives = [path for path in bench.store.rglob("*.jsonl.zst") if path.stat().st_size]
+    table.check("and the thread is in the archive", len(archives) == 1)
+
+
 def _trial(bench: Workbench, table: Table, home: CrowdedHome) -> None:
     case = f"resume rollout of {amount(bench.scale.near)}, Codex {VERSION}"
     if bench.codex is None:
         table.rows.append(Row(case, _TRIAL, skipped=f"no Codex {VERSION}"))
         return
     output = bench.folder / "said.json"
-    run = bench.preflight("run", "--json", "--runtime", bench.codex.binary, home=home, output=output)
+    run = bench.preflight(
+        "run", "--archive", "never", "--json", "--runtime", bench.codex.binary, home=home, output=output
+    )
 
     def trial() -> Sample:
         bench.launcher.run(run)

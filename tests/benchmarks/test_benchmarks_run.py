@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.archive_choice import SHAPES
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="measured with Linux's own means")]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,8 +30,13 @@ PROGRAMS = {
         "read_tail, whole process": 6,
         "the same imports alone": 6,
     },
-    "`run` on a goal thread": {"preflight run --json": 3, "cp and sync": 3, "trial resume, in a run of its own": 1},
-    "Peak memory": {"preflight check --json": 5, "preflight run --json": 3},
+    "`run` on a goal thread": {
+        "preflight run --archive never --json": 3,
+        "cp and sync": 3,
+        "preflight run --json": 1,
+        "trial resume, in a run of its own": 1,
+    },
+    "Peak memory": {"preflight check --json": 5, "preflight run --archive never --json": 3},
     "Who has the file open": {
         "open_for_writing": 2,
         "holders (names the processes)": 2,
@@ -38,6 +45,17 @@ PROGRAMS = {
         "fuser": 2,
     },
     "A full pass": {"history.replay": 1, "a loop of json.loads": 1, "jq .type": 1, "cat": 1},
+    "`checkpoint --if-changed`": {"preflight checkpoint --if-changed --json": 2},
+    "The choice of level, window and frames": dict.fromkeys(SHAPES, 2),
+    "The archive, restic and borg": {
+        "preflight": 14,
+        "preflight, tail proof": 2,
+        "preflight, sampled proof": 2,
+        "preflight, full proof": 6,
+        "restic": 8,
+        "borg": 8,
+        "borg -C zstd,3": 8,
+    },
 }
 
 
@@ -48,7 +66,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

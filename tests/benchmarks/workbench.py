@@ -27,7 +27,10 @@ _DEAD_PROXY = "http://127.0.0.1:9"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How large everything is, in bytes; `near`, `middle` and `far` are distances of a boundary from the end."""
+    """How large everything is, in bytes; `near`, `middle` and `far` are distances of a boundary from the end.
+
+    `archived` is the size of what is archived, `added` what comes to it; `crowded` that of a whole home, sparse.
+    """
 
     threads: int
     long: int
@@ -39,6 +42,9 @@ class Scale:
     sparse: int
     sparse_tail: int
     full_pass: int
+    archived: int
+    added: int
+    crowded: int
     rounds: int
 
 
@@ -53,6 +59,9 @@ FULL = Scale(
     sparse=20_000_000_000,
     sparse_tail=150_000_000,
     full_pass=500_000_000,
+    archived=1_000_000_000,
+    added=20_000_000,
+    crowded=40_000_000_000,
     rounds=5,
 )
 QUICK = Scale(
@@ -66,6 +75,9 @@ QUICK = Scale(
     sparse=100_000_000,
     sparse_tail=3_000_000,
     full_pass=8_000_000,
+    archived=12_000_000,
+    added=300_000,
+    crowded=160_000_000,
     rounds=1,
 )
 
