@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures_codex import CodexHome, thread_id
+from tests.needs import cannot_be_had
 from tests.restoring import Bench
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
@@ -56,7 +57,7 @@ print(json.dumps(told))
 def test_at_every_level(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     if unshare is None:
-        pytest.skip("there is no unshare here")
+        cannot_be_had("there is no unshare here")
     disk = tmp_path / "disk"
     codex = CodexHome(disk / "home", "0.134.0")
     bench, rollout = Bench(codex.path), codex.thread(1, size=100_000)
@@ -78,7 +79,7 @@ def test_at_every_level(tmp_path: Path) -> None:
         text=True,
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        pytest.skip(f"this machine lets nobody mount: {ended.stderr.strip()}")
+        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
     assert ended.returncode == 0, ended.stderr
 
     told = json.loads(ended.stdout)
