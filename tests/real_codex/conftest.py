@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import cannot_be_had
 from tests.real_codex.app_server import AppServer
 from tests.real_codex.codex_release import CodexRelease, NpmMissingError, fetch
 from tests.real_codex.homes import CodexHome
@@ -27,9 +27,7 @@ def codex() -> Codex:
         try:
             return fetch(version)
         except NpmMissingError as missing:
-            if os.environ.get("PREFLIGHT_REQUIRE_CODEX") == "1":
-                pytest.fail(str(missing), pytrace=False)
-            pytest.skip(str(missing))
+            cannot_be_had(str(missing))
 
     return release
 

@@ -6,8 +6,12 @@ the checkpoint was made under, and by one before or after it. Its goal is there,
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -43,6 +47,8 @@ STORIES = [
     ("0.169.0", "reverted", "0.169.0"),
     ("0.169.0", "small", "0.169.0"),
 ]
+# 0.134 opens a paginated thread, and lists none, restored or not.
+NEVER_LISTED = [("0.169.0", "compacted", "0.134.0")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class Night:
     expected: Mapping[Path, list[Any]]
     preflight: Preflight
     provider: str
+    is_listed: bool
 
     def restore(self, *arguments: str | Path, what: str = "--resume") -> Report:
         done = self.preflight("restore", "latest", self.thread, what, *arguments)
@@ -71,7 +78,7 @@ class Night:
         with MockModel() as model:
             home.point_at(model.url, self.provider)
             with AppServer(self.opened_by, home) as server:
-                assert self.thread in [thread["id"] for thread in server.list_threads()]
+                assert (self.thread in [thread["id"] for thread in server.list_threads()]) is self.is_listed
                 assert server.resume(self.thread)["id"] == self.thread
                 goal = server.goal(self.thread)
                 assert goal is not None
@@ -111,7 +118,8 @@ def make_night(shelf: Shelf, home: CodexHome, elsewhere: CodexHome, codex: Codex
         preflight = Preflight(home)
         made = preflight("run", "--no-pause", "--archive", "always", "--thread", kept.thread_id)
         assert made.code in (0, 3), str(made)
-        return Night(home, kept.thread_id, release, opener, known, expected, preflight, provider)
+        listed = (made_by, kind, opener.version) not in NEVER_LISTED
+        return Night(home, kept.thread_id, release, opener, known, expected, preflight, provider, listed)
 
     return make
 
@@ -157,20 +165,28 @@ def test_in_a_new_home_on_another_path(
 
 
 @pytest.mark.parametrize(
-    ("made_by", "kind", "in_use", "opened_by"),
+    ("made_by", "kind", "in_use", "opened_by", "what"),
     [
-        ("0.134.0", "compacted", "0.134.0", "0.169.0"),
-        ("0.147.0", "compacted", "0.169.0", "0.147.0"),
-        ("0.169.0", "compacted-legacy", "0.169.0", "0.147.0"),
+        ("0.134.0", "compacted", "0.134.0", "0.147.0", "--full"),
+        ("0.134.0", "compacted", "0.134.0", "0.169.0", "--resume"),
+        ("0.134.0", "compacted", "0.147.0", "0.134.0", "--resume"),
+        ("0.147.0", "compacted", "0.147.0", "0.169.0", "--full"),
+        ("0.147.0", "compacted", "0.147.0", "0.134.0", "--resume"),
+        ("0.147.0", "compacted", "0.169.0", "0.147.0", "--resume"),
+        ("0.169.0", "compacted-legacy", "0.169.0", "0.147.0", "--resume"),
+        ("0.169.0", "compacted-legacy", "0.169.0", "0.134.0", "--full"),
+        ("0.169.0", "compacted", "0.169.0", "0.147.0", "--full"),
+        ("0.169.0", "compacted", "0.169.0", "0.147.0", "--resume"),
+        ("0.169.0", "compacted", "0.169.0", "0.134.0", "--resume"),
     ],
 )
 def test_by_the_release_after_the_update_and_by_the_one_before(
-    made_by: str, kind: str, in_use: str, opened_by: str, make_night: MakeNight, elsewhere: CodexHome
+    made_by: str, kind: str, in_use: str, opened_by: str, what: str, make_night: MakeNight, elsewhere: CodexHome
 ) -> None:
     night = make_night(made_by, kind, in_use, opened_by)
     a_day_later(night)
-    night.restore("--to", elsewhere.path)
-    night.restore("--in-place", "--yes")
+    night.restore("--to", elsewhere.path, what=what)
+    night.restore("--in-place", "--yes", what=what)
     night.check(night.home)
     night.check(elsewhere)
 
@@ -216,6 +232,27 @@ def test_not_while_a_real_runtime_has_the_thread_open(in_use: str, make_night: M
     night.restore("--in-place", "--yes")
 
 
+@pytest.mark.parametrize("in_use", ["0.134.0", "0.147.0", "0.169.0"])
+def test_while_the_app_is_open_and_has_the_thread_closed(in_use: str, make_night: MakeNight) -> None:
+    """It has listed the thread as it was, and opens what is there now: nothing of the other day is in its request."""
+    night = make_night(in_use, "compacted", in_use)
+    a_day_later(night)
+    with MockModel() as model:
+        night.home.point_at(model.url, night.provider)
+        with AppServer(night.release, night.home) as server:
+            assert night.thread in [thread["id"] for thread in server.list_threads()]
+            night.restore("--in-place", "--yes")
+            assert server.resume(night.thread)["id"] == night.thread
+            goal = server.goal(night.thread)
+            assert goal is not None
+            assert goal["status"] == "paused"
+            server.turn(night.thread, "and now to something else")
+        (asked,) = [json.dumps(request.input) for request in model.requests if request.input]
+    assert "something that was not said that night" not in asked
+    (rollout,) = night.home.rollouts(night.thread)
+    assert b"and now to something else" in rollout.read_bytes()
+
+
 def test_undone_the_newer_turns_are_there_again(make_night: MakeNight) -> None:
     night = make_night("0.169.0", "compacted", "0.169.0")
     a_day_later(night)
@@ -232,3 +269,115 @@ def turns_shown(night: Night) -> list[str]:
         server.resume(night.thread)
         asked = {"threadId": night.thread, "limit": 100}
         return [turn["id"] for turn in server.call("thread/turns/list", asked)["data"]]
+
+
+# ---- what Codex has done with the file since -------------------------------------------------------------------
+
+
+def compressed(night: Night) -> None:
+    """Codex packs what nobody has touched for a week, and takes the plain file away."""
+    (rollout,) = night.home.rollouts(night.thread)
+    long_ago = rollout.stat().st_mtime - 30 * 86_400
+    os.utime(rollout, (long_ago, long_ago))
+    with AppServer(night.release, night.home) as server:
+        server.call("rollout/compress")
+        until = time.monotonic() + 60
+        while rollout.exists():
+            assert time.monotonic() < until, "Codex has not compressed it"
+            time.sleep(0.05)
+    assert rollout.with_name(rollout.name + ".zst").exists()
+
+
+def archived(night: Night) -> None:
+    with AppServer(night.release, night.home) as server:
+        server.call("thread/archive", {"threadId": night.thread})
+
+
+def migrated(night: Night) -> None:
+    """A legacy thread becomes a paginated one, in place."""
+    done = subprocess.run(
+        [night.release.binary, "migrate-rollouts", "--apply", "--thread", night.thread],
+        env=night.home.environment(),
+        cwd=night.home.work,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (rollout,) = night.home.rollouts(night.thread)
+    assert b'"ordinal":0' in rollout.read_bytes()[:200], done.stdout
+
+
+def taken_out_of_sight(night: Night) -> None:
+    """Sessions on another disk, behind a link: Codex writes where the file really lies."""
+    disk = night.home.place / "disk"
+    (night.home.path / "sessions").rename(disk)
+    (night.home.path / "sessions").symlink_to(disk)
+    a_day_later(night)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "kind", "in_use", "change", "what"),
+    [
+        ("0.169.0", "compacted", "0.169.0", compressed, "--full"),
+        ("0.147.0", "compacted", "0.169.0", compressed, "--resume"),
+        ("0.134.0", "compacted", "0.134.0", archived, "--full"),
+        ("0.169.0", "compacted", "0.169.0", archived, "--resume"),
+        ("0.147.0", "compacted", "0.169.0", migrated, "--full"),
+        ("0.147.0", "compacted", "0.169.0", migrated, "--resume"),
+        ("0.134.0", "compacted", "0.134.0", taken_out_of_sight, "--resume"),
+        ("0.147.0", "compacted", "0.147.0", taken_out_of_sight, "--full"),
+        ("0.169.0", "compacted", "0.169.0", taken_out_of_sight, "--resume"),
+    ],
+)
+def test_whatever_codex_has_made_of_the_file_since(
+    made_by: str, kind: str, in_use: str, change: Callable[[Night], None], what: str, make_night: MakeNight
+) -> None:
+    night = make_night(made_by, kind, in_use)
+    with AppServer(night.release, night.home) as server:
+        server.set_goal(night.thread, status="paused")
+    change(night)
+    done = night.restore("--in-place", "--yes", what=what)
+    assert len(done.json["data"]["kept"]) == 1
+    assert len(night.home.rollouts(night.thread)) == 1
+    if change is archived:
+        with AppServer(night.release, night.home) as server:
+            server.call("thread/unarchive", {"threadId": night.thread})
+    night.check(night.home)
+
+
+@pytest.mark.parametrize("opened_by", ["0.147.0", "0.169.0"])
+def test_a_checkpoint_of_a_compressed_file(opened_by: str, make_night: MakeNight, elsewhere: CodexHome) -> None:
+    """The packed file comes back, under a row with the plain name; the releases that pack can read it."""
+    night = make_night("0.147.0", "compacted", "0.169.0", opened_by)
+    compressed(night)
+    done = night.preflight("run", "--no-pause", "--thread", night.thread)
+    assert done.code in (0, 3, 10), str(done)
+    a_day_later(night)
+    done = night.restore("--in-place", "--yes", what="--full")
+    (file,) = done.json["data"]["files"]
+    assert file["path"].endswith(".jsonl.zst")
+    night.restore("--to", elsewhere.path, what="--full")
+    night.check(night.home)
+    night.check(elsewhere)
+
+
+@pytest.mark.parametrize("in_use", ["0.134.0", "0.147.0", "0.169.0"])
+def test_undone_after_codex_has_gone_on_with_the_restored_thread(in_use: str, make_night: MakeNight) -> None:
+    night = make_night(in_use, "compacted", in_use)
+    a_day_later(night)
+    newer, turns = ids_in(night.home.rollouts(night.thread)), turns_shown(night)
+    night.restore("--in-place", "--yes")
+    with MockModel() as model:
+        night.home.point_at(model.url, night.provider)
+        with AppServer(night.release, night.home) as server:
+            server.resume(night.thread)
+            added = server.turn(night.thread, "this was said to the restored one")
+    (gone_on_with,) = [path.read_bytes() for path in night.home.rollouts(night.thread)]
+    undone = night.preflight("restore", "--undo", night.thread, "--yes")
+    assert undone.code == 0, str(undone)
+    assert "newer-turns-kept" in undone.findings
+    (kept,) = undone.json["data"]["kept"]
+    assert Path(kept).read_bytes() == gone_on_with
+    assert ids_in(night.home.rollouts(night.thread)) == newer
+    assert added not in turns_shown(night)
+    assert turns_shown(night) == turns

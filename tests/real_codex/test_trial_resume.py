@@ -26,6 +26,7 @@ from preflight.model import Goal, GoalTable, Home, Thread
 from preflight.system import children, databases
 from preflight.system.children import Child
 from preflight.system.deadline import Deadline
+from tests.needs import cannot_be_had
 from tests.real_codex.app_server import AppServer
 from tests.real_codex.codex_release import PINNED, CodexRelease
 from tests.real_codex.conftest import Codex, Shelf
@@ -155,7 +156,7 @@ def test_a_goal_thread_of_each_release_resumes_on_trial_in_each_release(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if isolated and not children.network_free_prefix():
-        pytest.skip("this machine gives no network namespaces")
+        cannot_be_had("this machine gives no network namespaces")
     if not isolated:
         monkeypatch.setattr(children, "network_free_prefix", list)
     made = checkpoint_of(home, with_an_active_goal(codex(version), home, model), tmp_path / "checkpoint")
