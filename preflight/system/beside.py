@@ -28,14 +28,21 @@ class Beside:
             self._given.popleft().result()
         self._given.append(self._pool.submit(call, *arguments))
 
+    def finish(self) -> None:
+        """Wait for all of them and let the thread go; raises what a call has raised."""
+        self._end(given_up=False)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end(given_up=error is not None)
+
+    def _end(self, *, given_up: bool) -> None:
         try:
-            while error is None and self._given:
+            while not given_up and self._given:
                 self._given.popleft().result()
         finally:
             self._pool.shutdown(cancel_futures=True)

@@ -7,12 +7,11 @@ go on meanwhile. The history of 100 MB took 146 ms instead of 174 so, on two har
 from __future__ import annotations
 
 import hashlib
-import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:  # `check` proves nothing and has a budget for its start
-    from queue import Queue
+    from preflight.system.beside import Beside
 
 _BLOCK_BYTES = 1 << 20  # smaller ones cost more to hand over than is gained, larger ones memory
 _BLOCKS_WAITING = 3
@@ -28,7 +27,7 @@ class BesideSha256:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
         self._block = bytearray()
-        self._worker: tuple[threading.Thread, Queue[bytearray | None]] | None = None
+        self._beside: Beside | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -63,29 +62,14 @@ class BesideSha256:
         self._block.clear()
 
     def _hand_over(self) -> None:
-        if self._worker is None:
-            self._worker = self._start()
-        _, waiting = self._worker
-        waiting.put(self._block)
+        if self._beside is None:
+            from preflight.system.beside import Beside
+
+            self._beside = Beside(_BLOCKS_WAITING)
+        self._beside.give(self._digest.update, self._block)
         self._block = bytearray()
 
-    def _start(self) -> tuple[threading.Thread, Queue[bytearray | None]]:
-        from queue import Queue
-
-        waiting: Queue[bytearray | None] = Queue(_BLOCKS_WAITING)
-        # A daemon: a program that is interrupted before the end must not wait for this thread.
-        thread = threading.Thread(target=_work, args=(self._digest, waiting), daemon=True)
-        thread.start()
-        return thread, waiting
-
     def _finish(self) -> None:
-        if self._worker is not None:
-            thread, waiting = self._worker
-            waiting.put(None)
-            thread.join()
-            self._worker = None
-
-
-def _work(digest: hashlib._Hash, waiting: Queue[bytearray | None]) -> None:
-    while (block := waiting.get()) is not None:
-        digest.update(block)
+        if self._beside is not None:
+            self._beside.finish()
+            self._beside = None
