@@ -51,7 +51,8 @@ def test_it_ends_well_and_says_so_and_leaves_nothing(preflight: Preflight, tempo
     assert [line[:2] for line in told if line[0] != " "] == ["1.", "2.", "3.", "4.", "5.", "6."]
     assert any("BLOCK" in line for line in told)
     assert any("every byte" in line for line in told)
-    assert max(map(len, told)) <= 80 or any(str(temporary) in line for line in told)
+    # A path is never broken, however long the name of the folder for temporary files is.
+    assert [line for line in told if len(line) > 80 and not line.strip().startswith(str(temporary.parent))] == []
     assert list(temporary.iterdir()) == []
     assert sorted(user.rglob("*")) == before
 
