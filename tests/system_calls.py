@@ -25,6 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import cannot_be_had
+
 __all__ = ["CHANGES", "LINUX", "READS", "Call", "Decision", "Ended", "Fails", "KillTorn", "watched"]
 
 LINUX = pytest.mark.skipif(
@@ -118,17 +120,10 @@ def watched(work: Callable[[], bytes], decide: Callable[[Call], Decision | Fails
             _serve(child, descriptors[0], decide)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == _NOT_HERE:
-            _cannot_be_had()
+            cannot_be_had("this kernel does not let a process watch another one's system calls")
         return Ended(status, os.pread(answer, os.fstat(answer).st_size, 0))
     finally:
         os.close(answer)
-
-
-def _cannot_be_had() -> None:
-    why = "this kernel does not let a process watch another one's system calls"
-    if os.environ.get("PREFLIGHT_REQUIRE_CODEX") == "1":
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 # ---- in the child ------------------------------------------------------------------------------------------------

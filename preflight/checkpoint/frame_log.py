@@ -16,7 +16,7 @@ from preflight.checkpoint import jsonline
 from preflight.errors import DamagedFile
 from preflight.model import FileIdentity
 from preflight.system import files
-from preflight.system.growing import growing
+from preflight.system.growing import cut_back
 
 __all__ = ["Frame", "FrameLog", "Published"]
 
@@ -98,8 +98,7 @@ class FrameLog:
         data = self._bytes()
         finished = data.rfind(b"\n") + 1
         if finished != len(data):
-            with growing(self.path, keep=finished):
-                pass
+            cut_back(self.path, keep=finished)
 
     def append(self, frame: Frame) -> None:
         """Publish a frame: when this returns its line is on the disk, and its bytes had to be there before."""

@@ -25,7 +25,7 @@ from preflight.checkpoint.zstd_frames import Packed
 from preflight.errors import DamagedFile
 from preflight.model import FileIdentity
 from preflight.system import files
-from preflight.system.growing import Write, growing
+from preflight.system.growing import Write, cut_back, growing
 from preflight.system.positional import read_at
 
 __all__ = ["Generation"]
@@ -72,8 +72,7 @@ class Generation:
                 files.remove(tail)
         self.require_length(published)
         if self._size() > published.stored_end:
-            with growing(self.data, keep=published.stored_end):
-                pass
+            cut_back(self.data, keep=published.stored_end)
         return published
 
     def require_length(self, published: Published) -> None:

@@ -103,7 +103,7 @@ class Pipes:
                     front = bytes(line[:_FRONT_BYTES])
                     line.clear()
         except OSError:
-            pass
+            pass  # a pipe that fails is a pipe that has ended: whoever receives is told so below
         finally:
             os.close(self._descriptor)
             self._hand_over(None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from preflight.errors import Unverified
 from preflight.system import files
 
-__all__ = ["EarlyFlush", "Write", "growing"]
+__all__ = ["EarlyFlush", "Write", "cut_back", "growing"]
 
 Write = Callable[[bytes], None]
 
@@ -40,6 +40,12 @@ class EarlyFlush:
             # It has changed pages written out and forgets those that are written out already; these are not yet.
             os.posix_fadvise(self._descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
             self._begun = self._written
+
+
+def cut_back(path: Path, keep: int) -> None:
+    """Take off what lies behind the first `keep` bytes; on the disk when this returns. Raises as `growing` does."""
+    with growing(path, keep):
+        """Beginning to grow is what cuts it; nothing is added."""
 
 
 @contextmanager

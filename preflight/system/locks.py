@@ -176,7 +176,7 @@ def _lock_errors(path: Path) -> Iterator[None]:
         yield
     except Timeout:
         raise
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the latter is filelock's word for a system without flock
         raise Unsupported(
             "this file cannot be locked", path=path, hint="use a local file system, which has kernel locks"
         ) from error

@@ -22,6 +22,7 @@ import pytest
 
 from tests import interrupted
 from tests.interrupted import CHECKPOINT, PRUNE, Scene, answer_of, require_nothing_lost, require_put_right, small_scene
+from tests.needs import cannot_be_had
 from tests.system_calls import LINUX, Call, Decision
 from tests.troubled_home import ROOT
 
@@ -40,7 +41,7 @@ def on_a_small_disk(work: str, folder: Path) -> dict[str, int]:
     disk.mkdir()
     unshare = shutil.which("unshare")
     if unshare is None:
-        _cannot_be_had("there is no unshare here")
+        cannot_be_had("there is no unshare here")
     ended = subprocess.run(
         [
             *(str(unshare), "--user", "--map-root-user", "--mount", "/bin/sh", "-c", MOUNT, disk),
@@ -52,17 +53,11 @@ def on_a_small_disk(work: str, folder: Path) -> dict[str, int]:
         text=True,
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        _cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
+        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
     assert ended.returncode == 0, ended.stderr
     codes = json.loads(ended.stdout)
     assert isinstance(codes, dict)
     return codes
-
-
-def _cannot_be_had(why: str) -> None:
-    if os.environ.get("PREFLIGHT_REQUIRE_CODEX") == "1":
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 # ---- in the process on the small disk ----------------------------------------------------------------------------
