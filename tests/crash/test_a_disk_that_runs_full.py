@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,40 +19,22 @@ import pytest
 
 from tests import interrupted
 from tests.interrupted import CHECKPOINT, PRUNE, Scene, answer_of, require_nothing_lost, require_put_right, small_scene
-from tests.needs import cannot_be_had
+from tests.small_disk import on_a_small_disk
 from tests.system_calls import LINUX, Call, Decision
-from tests.troubled_home import ROOT
 
 pytestmark = [pytest.mark.slow, LINUX]
 
 SEED = 25215
 MOMENTS = 14
 
-MOUNT = 'mount -t tmpfs -o size=8m none "$0" || exit 77; exec "$@"'
 WORK = "import sys; from tests.crash import test_a_disk_that_runs_full as t; print(t.told(*sys.argv[1:]))"
 
 
-def on_a_small_disk(work: str, folder: Path) -> dict[str, int]:
+def exit_codes(work: str, folder: Path) -> dict[str, int]:
     """What `told` printed, in a process of its own whose `folder`/disk holds 8 MiB and not a byte more."""
     disk = folder / "disk"
     disk.mkdir()
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        cannot_be_had("there is no unshare here")
-    ended = subprocess.run(
-        [
-            *(str(unshare), "--user", "--map-root-user", "--mount", "/bin/sh", "-c", MOUNT, disk),
-            *(sys.executable, "-c", WORK, work, folder),
-        ],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode == 77 or "unshare" in ended.stderr:
-        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
-    assert ended.returncode == 0, ended.stderr
-    codes = json.loads(ended.stdout)
+    codes = json.loads(on_a_small_disk(disk, "8m", WORK, work, folder))
     assert isinstance(codes, dict)
     return codes
 
@@ -134,18 +113,18 @@ def filled_at_random_moments(scene: Scene, verb: str, disk: Path) -> Counter[int
 
 @pytest.mark.parametrize("work", [name for name in WORKS if name not in ("prune", "undo")])
 def test_what_does_not_fit_is_told_and_done_when_there_is_room(tmp_path: Path, work: str) -> None:
-    codes = on_a_small_disk(work, tmp_path)
+    codes = exit_codes(work, tmp_path)
     assert {"12"} <= codes.keys() <= {"0", "12"}
     assert codes["12"] > MOMENTS // 3
 
 
 def test_a_prune_makes_room_on_a_disk_that_has_none(tmp_path: Path) -> None:
-    assert on_a_small_disk("prune", tmp_path) == {"0": MOMENTS + 1}
+    assert exit_codes("prune", tmp_path) == {"0": MOMENTS + 1}
 
 
 def test_what_was_replaced_is_put_back_when_there_is_room(tmp_path: Path) -> None:
     """Files only change names; what is told is that the databases, on the same disk, cannot be written."""
-    codes = on_a_small_disk("undo", tmp_path)
+    codes = exit_codes("undo", tmp_path)
     assert codes.keys() <= {"0", "12"}
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures_codex import CodexHome, thread_id
-from tests.needs import cannot_be_had
 from tests.restoring import Bench
+from tests.small_disk import on_a_small_disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
-
-MOUNT = 'mount -t tmpfs -o size=2m none "$0" || exit 77; exec "$@"'
 
 # The home is copied onto the small disk, of which ever fewer pages are left free; `free_bytes` is not believed.
 FILL_IT = """
@@ -55,9 +50,6 @@ print(json.dumps(told))
 
 
 def test_at_every_level(tmp_path: Path) -> None:
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        cannot_be_had("there is no unshare here")
     disk = tmp_path / "disk"
     codex = CodexHome(disk / "home", "0.134.0")
     bench, rollout = Bench(codex.path), codex.thread(1, size=100_000)
@@ -70,19 +62,7 @@ def test_at_every_level(tmp_path: Path) -> None:
     codex.execute("goals_1.sqlite", "DELETE FROM thread_goals")
     saved = tmp_path / "saved"
     codex.path.rename(saved)
-    behind = ("sh", "-c", MOUNT, disk, sys.executable, "-c", FILL_IT, disk, saved, store)
-    ended = subprocess.run(
-        [unshare, "--user", "--map-root-user", "--mount", *behind],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode == 77 or "unshare" in ended.stderr:
-        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
-    assert ended.returncode == 0, ended.stderr
-
-    told = json.loads(ended.stdout)
+    told = json.loads(on_a_small_disk(disk, "2m", FILL_IT, disk, saved, store))
     assert told[0][0] == "restored"
     assert told[-1][:2] == ["no-space", True]
     assert {outcome for outcome, *_ in told} == {"restored", "no-space"}

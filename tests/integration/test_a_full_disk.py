@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.needs import cannot_be_had
+from tests.small_disk import on_a_small_disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
 
@@ -55,28 +52,6 @@ told["journal"] = (disk / "journal").read_text()
 print(json.dumps(told))
 """
 
-MOUNT = 'mount -t tmpfs -o size=300k none "$0" || exit 77; exec "$@"'
-
-
-def on_a_small_disk(disk: Path, script: str, *arguments: Path) -> dict[str, object]:
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        cannot_be_had("there is no unshare here")
-    behind = ("sh", "-c", MOUNT, disk, sys.executable, "-c", script, disk, *arguments)
-    ended = subprocess.run(
-        [unshare, "--user", "--map-root-user", "--mount", *behind],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode == 77 or "unshare" in ended.stderr:
-        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
-    assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout)
-    assert isinstance(told, dict)
-    return told
-
 
 def test_everything_that_does_not_fit_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
@@ -88,7 +63,7 @@ def test_everything_that_does_not_fit_is_told_and_leaves_what_was_there(tmp_path
     db.close()
     size = database.stat().st_size
 
-    told = on_a_small_disk(disk, FILL_IT, database)
+    told = json.loads(on_a_small_disk(disk, "300k", FILL_IT, disk, database))
 
     assert told["replaced"] == [700_000, str(disk / "kept"), ["kept"]]
     assert told["copied"] == [size, str(disk / "copied"), ["kept"]]

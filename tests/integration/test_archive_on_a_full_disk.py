@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.archives import NAME, lines
-from tests.integration.test_a_full_disk import on_a_small_disk
+from tests.small_disk import on_a_small_disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
 
@@ -69,7 +70,7 @@ def test_what_was_published_stays_and_with_room_it_goes_on(tmp_path: Path) -> No
     rollout = tmp_path / NAME
     rollout.write_bytes(lines(2_000_000, seed=1))
 
-    told = on_a_small_disk(disk, ARCHIVE_IT, rollout)
+    told = json.loads(on_a_small_disk(disk, "300k", ARCHIVE_IT, disk, rollout))
 
     nights = told["nights"]
     assert isinstance(nights, list)

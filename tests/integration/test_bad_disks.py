@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,11 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import cannot_be_had
-from tests.troubled_home import PATIENT, ROOT, SOUND, Answer, Goals, TroubledHome, make_troubled_home
+from tests.small_disk import on_a_small_disk
+from tests.troubled_home import PATIENT, SOUND, Answer, Goals, TroubledHome, make_troubled_home
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
-UNSHARE = shutil.which("unshare")
 
 
 @pytest.fixture(autouse=True)
@@ -57,30 +55,7 @@ def test_a_reserve_that_the_disk_does_not_have_is_said_before_anything_is_copied
 
 # ---- a disk that is full ------------------------------------------------------------------------------------
 
-MOUNT = 'mount -t tmpfs -o size=4m none "$0" || exit 77; exec "$@"'
 TRY = "import sys; from tests.integration import test_bad_disks as t; print(t.told(*sys.argv[1:]))"
-
-
-def on_a_small_disk(work: Callable[..., object], folder: Path) -> str:
-    """What `work` returned, in a process of its own whose `folder`/disk holds 4 MiB and not a byte more."""
-    if UNSHARE is None:
-        cannot_be_had("there is no unshare here")
-    disk = folder / "disk"
-    disk.mkdir()
-    ended = subprocess.run(
-        [
-            *(UNSHARE, "--user", "--map-root-user", "--mount", "/bin/sh", "-c", MOUNT, disk),
-            *(sys.executable, "-c", TRY, work.__name__, folder),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PATH": "/bin:/usr/bin:/sbin:/usr/sbin", "PREFLIGHT_STORE_KEEP_FREE": "0 B"},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode == 77 or "unshare" in ended.stderr:
-        cannot_be_had(f"this machine lets nobody mount: {ended.stderr.strip()}")
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
 
 
 def told(name: str, folder: str) -> str:
@@ -203,6 +178,11 @@ def finishes_well(home: TroubledHome, answer: Answer, goals: Goals, rollouts: di
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [fill_up_the_stores_disk, fill_up_the_disk_of_both])
 def test_a_disk_that_fills_up_at_any_moment_of_a_run(tmp_path: Path, work: Callable[[str], Counter[int]]) -> None:
-    codes = json.loads(on_a_small_disk(work, tmp_path))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    path = "/bin:/usr/bin:/sbin:/usr/sbin"
+    codes = json.loads(
+        on_a_small_disk(disk, "4m", TRY, work.__name__, tmp_path, PATH=path, PREFLIGHT_STORE_KEEP_FREE="0 B")
+    )
     assert {"0", "12"} <= codes.keys() <= {"0", "1", "12"}
     assert codes["12"] > 5
